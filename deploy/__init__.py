@@ -1,0 +1,1 @@
+"""Running the whole stack: the local stack, the demo, and what a cluster takes."""

@@ -1,0 +1,1 @@
+"""The HTTP gateway: who may ask, for which adapter, under which limits, and the proof of it."""

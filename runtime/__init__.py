@@ -1,0 +1,1 @@
+"""The base-model pool: vLLM with plugins that load encrypted adapters without touching a disk."""

@@ -1,0 +1,1 @@
+"""Training that ends in a package ready to upload: base models, LoRA, DP-SGD."""
