@@ -1,1 +1,1 @@
-"""Signed, encrypted LoRA adapters at rest: packages, keys and objects, used by gateway and runtime."""
+"""Signed, encrypted LoRA adapters at rest: packages, keys and objects."""

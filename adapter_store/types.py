@@ -16,7 +16,9 @@ Digest = NewType("Digest", str)
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 _ADAPTER = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_ENGINE_NAME = re.compile(r"ts-(?P<tenant>.+)-(?P<digest>[0-9a-f]{64})-(?P<epoch>0|[1-9][0-9]{0,8})")
+_ENGINE_NAME = re.compile(
+    r"ts-(?P<tenant>.+)-(?P<digest>[0-9a-f]{64})-(?P<epoch>0|[1-9][0-9]{0,8})"
+)
 
 
 def parse_tenant_id(text: str) -> TenantId:
@@ -27,7 +29,7 @@ def parse_tenant_id(text: str) -> TenantId:
 
 
 def parse_adapter_name(text: str) -> AdapterName:
-    """Return `text` as an adapter name (1 to 64 of a-z, 0-9 and inner dots, dashes, underscores)."""
+    """Return `text` as an adapter name (1 to 64 of a-z, 0-9 and inner `.`, `-`, `_`)."""
     if not _ADAPTER.fullmatch(text):
         raise InvalidNameError("adapter name", "1 to 64 of a-z, 0-9 and inner '.', '_', '-'")
     return AdapterName(text)
