@@ -1,0 +1,1 @@
+"""The life of a tenant's adapters, from upload to shredding."""

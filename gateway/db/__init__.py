@@ -1,0 +1,1 @@
+"""The gateway's database: SQLite by default, Postgres by URL, the same code on both."""

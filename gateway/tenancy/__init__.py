@@ -1,0 +1,1 @@
+"""Tenants, their API keys and publisher keys, and who a caller is."""
