@@ -1,18 +1,19 @@
 """The gateway's errors; `gateway/api/problems.py` alone knows their HTTP status.
 
-    GatewayError
-      InvalidRequestError         the caller's request is wrong: says what was expected
-        PayloadTooLargeError  RequestTimeoutError  UnsupportedMediaTypeError  MethodNotAllowedError
-      AuthenticationError         no valid key; one text for every reason
-      PermissionDeniedError       the key lacks the scope
-      NotFoundError               not there, or not yours: the same answer
-      ConflictError               the state changed under the caller, or already exists
-      LifecycleError              this adapter cannot make that move
-      RateLimitedError(retry_after_s)
-      OverloadedError(retry_after_s)
-      AuditUnavailableError       no record could be written, so nothing was served
-      StoreUnavailableError       the database or object store is away
-      UpstreamError               UpstreamUnavailableError, UpstreamProtocolError
+GatewayError
+  InvalidRequestError         the caller's request is wrong: says what was expected
+    PayloadTooLargeError  RequestTimeoutError  UnsupportedMediaTypeError  MethodNotAllowedError
+  AuthenticationError         no valid key; one text for every reason
+  PermissionDeniedError       the key lacks the scope
+  NotFoundError               not there, or not yours: the same answer
+    ModelNotFoundError  UnknownRouteError
+  ConflictError               the state changed under the caller, or already exists
+  LifecycleError              this adapter cannot make that move
+  RateLimitedError(retry_after_s)
+  OverloadedError(retry_after_s)
+  AuditUnavailableError       no record could be written, so nothing was served
+  StoreUnavailableError       the database or object store is away
+  UpstreamError               UpstreamUnavailableError, UpstreamTimeoutError, UpstreamProtocolError
 """
 
 from __future__ import annotations
@@ -82,6 +83,25 @@ class NotFoundError(GatewayError):
     code = "not_found"
 
 
+class ModelNotFoundError(NotFoundError):
+    """No model of this name that the caller may use. The name is not repeated: one text for all."""
+
+    code = "model_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("The model does not exist or you do not have access to it.")
+        self.param = "model"
+
+
+class UnknownRouteError(NotFoundError):
+    """No route has this path."""
+
+    code = "unknown_url"
+
+    def __init__(self) -> None:
+        super().__init__("Unknown request URL. Please check it for typos.")
+
+
 class ConflictError(GatewayError):
     """It already exists, or changed since the caller looked."""
 
@@ -136,6 +156,12 @@ class UpstreamUnavailableError(UpstreamError):
     """The pool cannot be reached or is not ready."""
 
     code = "upstream_unavailable"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The pool went silent for longer than allowed."""
+
+    code = "upstream_timeout"
 
 
 class UpstreamProtocolError(UpstreamError):
