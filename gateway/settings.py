@@ -73,6 +73,31 @@ class GatewaySettings(BaseSettings):
         default=2.0, gt=0, le=30.0, description="Longest wait for an audit record"
     )
 
+    max_concurrent_requests: int = Field(
+        default=256, ge=1, description="Inference requests at the engine at a time"
+    )
+    max_queued_requests: int = Field(
+        default=512, ge=0, description="Inference requests that may wait; more are refused"
+    )
+    queue_timeout_s: float = Field(default=30.0, gt=0, description="Longest wait for a turn")
+    engine_silence_s: float = Field(
+        default=120.0, gt=0, description="Longest wait for the engine's next byte"
+    )
+    header_timeout_s: float = Field(
+        default=10.0, gt=0, description="Longest wait for the head of a request"
+    )
+    send_timeout_s: float = Field(
+        default=30.0, gt=0, description="Longest wait for a client to read what it was sent"
+    )
+    drain_timeout_s: float = Field(
+        default=60.0, ge=0, description="Time that requests have to end after SIGTERM"
+    )
+    max_connections: int = Field(default=4096, ge=1, description="Open client connections")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    tenant_names_in_metrics: bool = Field(
+        default=False, description="Label metrics by tenant id instead of a pseudonym"
+    )
+
     @property
     def engine_socket(self) -> Path:
         """The pool's OpenAI socket."""

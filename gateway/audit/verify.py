@@ -1,12 +1,27 @@
-"""Checks a chain of audit records, offline, from the database or from an export."""
+"""Checks a chain of audit records, offline, from the database or from an export.
+
+The rules, in this order: the first record is chained to the start; sequence numbers grow by
+one; every record is in canonical form and says its own number; every hash is SHA-256(previous
+hash ‖ record); the last record is the head's. A log that was rewritten together with its head
+is consistent with itself: only a head kept elsewhere (`expected_head`) gives that away.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-from gateway.audit.record import AuditHead
+import msgspec
+
+from gateway.audit.export import bound_line, read_bounds, read_pages, record_line
+from gateway.audit.record import AuditHead, ChainedRecord, chain_hash
 from gateway.db.engine import Database
 from gateway.errors import GatewayError
+
+MAX_LINE_BYTES = 64 * 1024
+"""Far above any record, whose every member is bounded."""
+
+_RECORD_LINE = re.compile(rb'\{"hash":"(?P<hash>[0-9a-f]{64})","record":(?P<record>\{.*\})\}\n')
 
 
 class AuditTamperedError(GatewayError):
@@ -15,17 +30,121 @@ class AuditTamperedError(GatewayError):
     code = "audit_tampered"
 
 
+class ChainVerifier:
+    """Follows a chain record by record; sans-IO, in constant memory."""
+
+    def __init__(self, start: AuditHead) -> None:
+        self._head = start
+
+    def feed(self, record: ChainedRecord) -> None:
+        """Accept the next record; raises AuditTamperedError."""
+        expected = self._head.sequence + 1
+        if record.sequence != expected:
+            raise AuditTamperedError(f"expected record {expected}, got record {record.sequence}")
+        if _own_sequence(record.record) != expected:
+            raise AuditTamperedError(f"record {expected} does not say that it is the {expected}th")
+        if chain_hash(self._head.hash, record.record) != record.hash:
+            raise AuditTamperedError(f"record {expected} or its hash was changed")
+        self._head = AuditHead(expected, record.hash)
+
+    def finish(self, head: AuditHead, expected_head: AuditHead | None = None) -> AuditHead:
+        """Return the head if the chain ends there; raises AuditTamperedError."""
+        if self._head != head:
+            raise AuditTamperedError(
+                f"the log ends at record {self._head.sequence}, its head is {head.sequence}"
+            )
+        if expected_head is not None and head != expected_head:
+            raise AuditTamperedError(
+                f"expected the head {expected_head.sequence} {expected_head.hash.hex()}, "
+                f"got {head.sequence} {head.hash.hex()}"
+            )
+        return head
+
+
 def verify_export(lines: Iterable[bytes], *, expected_head: AuditHead | None = None) -> AuditHead:
     """Return the head of an exported log whose every byte is in place.
 
     `expected_head`, kept elsewhere, also detects a log that was cut short or rewritten together
     with its head. Raises AuditTamperedError.
     """
-    raise NotImplementedError
+    stream = iter(lines)
+    verifier = ChainVerifier(_parse_bound("start", next(stream, b"")))
+    line = next(stream, b"")
+    sequence = 0
+    while line.startswith(b'{"hash"'):
+        record = _parse_record(line)
+        verifier.feed(record)
+        sequence = record.sequence
+        line = next(stream, b"")
+    head = _parse_bound("head", line)
+    if next(stream, None) is not None:
+        raise AuditTamperedError(f"the export goes on behind its head, after record {sequence}")
+    return verifier.finish(head, expected_head)
 
 
 async def verify_database(
     database: Database, *, expected_head: AuditHead | None = None
 ) -> AuditHead:
-    """Return the head of the log in the database; raises AuditTamperedError."""
-    raise NotImplementedError
+    """Return the head of the log in the database.
+
+    Raises AuditTamperedError, AuditUnavailableError (the head's row is gone) and
+    StoreUnavailableError.
+    """
+    start, head = await read_bounds(database, after=0)
+    verifier = ChainVerifier(start)
+    async for page in read_pages(database, after=-(2**62), until=head.sequence):
+        for record in page:
+            verifier.feed(record)
+    await _nothing_behind(database, head)
+    return verifier.finish(head, expected_head)
+
+
+async def _nothing_behind(database: Database, head: AuditHead) -> None:
+    """Refuse records behind the head, unless the chain grew to them while we were reading."""
+    _, now = await read_bounds(database, after=0)
+    async for page in read_pages(database, after=now.sequence, until=2**62):
+        newest = (await read_bounds(database, after=0))[1].sequence
+        for record in page:
+            if record.sequence > newest:
+                raise AuditTamperedError(f"record {record.sequence} is behind the log's head")
+        return
+
+
+def _own_sequence(record: bytes) -> int | None:
+    """Return the number that a record says it has, None unless it is in canonical form."""
+    try:
+        members = msgspec.json.decode(record, type=dict[str, msgspec.Raw])
+        value = msgspec.json.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if msgspec.json.encode(value, order="sorted") != record or "sequence" not in members:
+        return None
+    sequence = value["sequence"]
+    return sequence if isinstance(sequence, int) else None
+
+
+def _parse_record(line: bytes) -> ChainedRecord:
+    match = _RECORD_LINE.fullmatch(line) if len(line) <= MAX_LINE_BYTES else None
+    sequence = _own_sequence(match["record"]) if match else None
+    if match is None or sequence is None:
+        raise AuditTamperedError("a line of the export is not a record in canonical form")
+    record = ChainedRecord(sequence, match["record"], bytes.fromhex(match["hash"].decode()))
+    if record_line(record) != line:
+        raise AuditTamperedError(f"the line of record {sequence} is not in canonical form")
+    return record
+
+
+def _parse_bound(name: str, line: bytes) -> AuditHead:
+    try:
+        value = msgspec.json.decode(line, type=dict[str, _Bound])
+        bound = AuditHead(value[name].sequence, bytes.fromhex(value[name].hash))
+    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, ValueError) as error:
+        raise AuditTamperedError(f"expected the export's {name} line, got another") from error
+    if bound_line(name, bound) != line:
+        raise AuditTamperedError(f"the export's {name} line is not in canonical form")
+    return bound
+
+
+class _Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    hash: str
+    sequence: int

