@@ -14,6 +14,7 @@ GatewayError
   AuditUnavailableError       no record could be written, so nothing was served
   StoreUnavailableError       the database or object store is away
   UpstreamError               UpstreamUnavailableError, UpstreamTimeoutError, UpstreamProtocolError
+    EngineFailedError         the engine itself says that it failed this request
 """
 
 from __future__ import annotations
@@ -168,3 +169,9 @@ class UpstreamProtocolError(UpstreamError):
     """The pool answered with something that is not its protocol."""
 
     code = "upstream_protocol_error"
+
+
+class EngineFailedError(UpstreamError):
+    """The engine itself says that it failed this request: for an adapter, a reason to renew it."""
+
+    code = "engine_failed"

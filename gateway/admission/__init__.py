@@ -1,0 +1,1 @@
+"""Who may enter now, and how many wait."""

@@ -1,0 +1,1 @@
+"""The HTTP routes, and the one table that turns errors into responses."""

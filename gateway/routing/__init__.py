@@ -1,0 +1,1 @@
+"""The way to the engine and back: forwarding, streaming, and giving up."""
