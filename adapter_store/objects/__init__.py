@@ -1,0 +1,1 @@
+"""Where bytes live: objects by URL, and their names."""
