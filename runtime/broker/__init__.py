@@ -1,0 +1,1 @@
+"""The hand-over of decrypted adapters from the agent, which holds keys, to vLLM, which does not."""

@@ -1,0 +1,42 @@
+"""What every process of the pool does at its start: die with its parent, and leave no core file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2), <linux/prctl.h>."""
+
+
+def die_with_parent(parent_id: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends (prctl(2)).
+
+    `parent_id` is the process id that the parent is known to have: if it died before this
+    call, nobody would send the signal, so this process ends at once.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent_id:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked_children_die_with_this_process() -> None:
+    """Tie every child that this process, or such a child, forks from now on to its parent."""
+    forking: list[int] = []
+
+    def before() -> None:
+        forking[:] = [os.getpid()]
+
+    def in_child() -> None:
+        die_with_parent(forking[0])
+
+    os.register_at_fork(before=before, after_in_child=in_child)
+
+
+def forbid_core_dumps() -> None:
+    """Keep decrypted weights and prompts out of core files, here and in every child."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
