@@ -47,8 +47,8 @@ class EngineAnswer(Protocol):
         """Return the whole body; raises UpstreamProtocolError beyond `max_bytes`."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes; raises UpstreamError where it breaks."""
+    async def next_chunk(self) -> bytes:
+        """Return the next bytes of the body as they come, b"" at its end; raises UpstreamError."""
         ...
 
     async def finish(self) -> None:
@@ -106,16 +106,15 @@ class _Answer:
 
     async def read(self, max_bytes: int) -> bytes:
         body = bytearray()
-        async for chunk in self.chunks():
+        while chunk := await self.next_chunk():
             body += chunk
             if len(body) > max_bytes:
                 raise UpstreamProtocolError(f"an answer exceeds {max_bytes} bytes")
         return bytes(body)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def next_chunk(self) -> bytes:
         with _translated():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+            return await self._response.content.readany()
 
     async def finish(self) -> None:
         with suppress(UpstreamError), _translated():

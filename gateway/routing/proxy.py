@@ -112,8 +112,8 @@ class InferenceProxy:
                 await self._recorder.completed(exchange)
 
     async def _forward(self, call: Call, exchange: Exchange, send: Send) -> None:
-        body = self._engine_body(call.request, call.tenant, exchange.target)
         wants_usage = call.request.wants_usage
+        body = self._engine_body(call.request, call.tenant, exchange.target)
         try:
             async with self._engine.post(call.path, body) as answer:
                 if answer.status != _OK:
@@ -183,7 +183,7 @@ async def _relay(
     """Yield what the client gets, as it comes; raises GatewayError where the stream fails."""
     parser = sse.EventParser()
     alias, tally = exchange.target.alias, exchange.tally
-    async for chunk in answer.chunks():
+    while chunk := await answer.next_chunk():
         ready = bytearray()
         done = False
         try:
