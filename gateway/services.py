@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from adapter_store.ingest import PackageIngest
-from adapter_store.keys.keyring import GatewayKeys, load_gateway_keys
+from adapter_store.keys.keyring import load_gateway_keys
 from adapter_store.objects.store import open_object_store
+from gateway.adapters.opening import open_adapters
 from gateway.adapters.pool_control import PoolControl
 from gateway.adapters.service import AdapterService
 from gateway.admission.concurrency import Permits
 from gateway.api.openai_types import RequestDecoder
 from gateway.api.readiness import Readiness
-from gateway.audit.log import AuditLog, open_audit_log
+from gateway.audit.log import open_audit_log
 from gateway.clock import Clock, SystemClock
 from gateway.db.engine import Database, open_database
 from gateway.db.migrations.run import migrate, require_current
@@ -78,7 +78,19 @@ async def open_services(settings: GatewaySettings) -> AsyncIterator[Services]:
         )
         # 2. What is made of it.
         publisher_keys = PublisherKeys(database, audit, clock)
-        adapters = _adapters(settings, keys, database, publisher_keys, pool, audit, clock)
+        adapters = await stack.enter_async_context(
+            open_adapters(
+                database,
+                open_object_store(settings.object_store_url),
+                publisher_keys,
+                pool,
+                audit,
+                clock,
+                activation_key=keys.activation_key,
+                max_package_bytes=settings.max_package_bytes,
+                alias_ttl_s=settings.alias_cache_ttl_s,
+            )
+        )
         base_model = BaseModelDirectory(pool, clock)
         targets = Targets(adapters, base_model)
         recorder = Recorder(audit, metrics, clock)
@@ -115,30 +127,6 @@ async def _prepare_schema(database: Database) -> None:
         await migrate(database)
     else:
         await require_current(database)
-
-
-def _adapters(
-    settings: GatewaySettings,
-    keys: GatewayKeys,
-    database: Database,
-    publisher_keys: PublisherKeys,
-    pool: PoolControl,
-    audit: AuditLog,
-    clock: Clock,
-) -> AdapterService:
-    objects = open_object_store(settings.object_store_url)
-    return AdapterService(
-        database,
-        objects,
-        PackageIngest(objects),
-        publisher_keys,
-        pool,
-        audit,
-        clock,
-        activation_key=keys.activation_key,
-        max_package_bytes=settings.max_package_bytes,
-        alias_ttl_s=settings.alias_cache_ttl_s,
-    )
 
 
 def _permits(settings: GatewaySettings, metrics: Metrics) -> Permits:

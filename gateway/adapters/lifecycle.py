@@ -18,6 +18,10 @@ class AdapterState(StrEnum):
     SHREDDED = "shredded"  # its data key is destroyed; final
 
 
+ENDED = frozenset({AdapterState.REJECTED, AdapterState.SHREDDED})
+"""States whose objects are deleted; the row stays, so that the digest is never used again."""
+
+
 class Move(StrEnum):
     """What can be done to an adapter."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from adapter_store.tssp.signing import PublisherPublicKey
 from adapter_store.types import AdapterName, Digest, EngineName, TenantId
 from gateway.adapters.lifecycle import AdapterState
 
@@ -19,15 +20,25 @@ class Adapter:
     digest: Digest
     state: AdapterState
     reason: str | None
+    """Why it was rejected or revoked."""
     epoch: int
     size_bytes: int
     base_model: str
     description: str
-    publisher_key_id: str
+    publisher: PublisherPublicKey
+    """Whose signature its package bears."""
     created_at: datetime
     activated_at: datetime | None
+    epoch_changed_at: datetime | None
+    purged_at: datetime | None
+    """When the last of its objects was gone."""
     generation: int | None
     """How often the alias moved, if the alias `name` means this version; otherwise None."""
+
+    @property
+    def publisher_key_id(self) -> str:
+        """The id of the key that signed its package."""
+        return self.publisher.key_id
 
     @property
     def served(self) -> bool:
@@ -44,7 +55,8 @@ class Adapter:
 class ResolvedAdapter:
     """What a model name means to a tenant at one moment; a request keeps it to its end."""
 
-    alias: str  # as the caller wrote it
+    alias: str
+    """As the caller wrote it."""
     name: AdapterName
     version: int
     digest: Digest

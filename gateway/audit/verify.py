@@ -95,11 +95,11 @@ async def verify_database(
     async for page in read_pages(database, after=-(2**62), until=head.sequence):
         for record in page:
             verifier.feed(record)
-    await _nothing_behind(database, head)
+    await _nothing_behind(database)
     return verifier.finish(head, expected_head)
 
 
-async def _nothing_behind(database: Database, head: AuditHead) -> None:
+async def _nothing_behind(database: Database) -> None:
     """Refuse records behind the head, unless the chain grew to them while we were reading."""
     _, now = await read_bounds(database, after=0)
     async for page in read_pages(database, after=now.sequence, until=2**62):

@@ -110,7 +110,7 @@ adapters = Table(
     Column("activated_at", UtcDateTime),
     Column("changed_at", UtcDateTime, nullable=False),
     Column("epoch_changed_at", UtcDateTime),
-    Column("record_expires_at", UtcDateTime),  # null: the activation record must be written
+    Column("record_due_at", UtcDateTime),  # when the activation record is written next
     Column("purged_at", UtcDateTime),  # null: objects may still exist
     # A rejected or deleted version may be published again, under another digest.
     Index(
@@ -129,7 +129,7 @@ aliases = Table(
     metadata,
     Column("tenant", String(48), primary_key=True),
     Column("name", String(64), primary_key=True),
-    Column("digest", String(64), nullable=False),
+    Column("digest", String(64)),  # null: means nothing now
     Column("generation", BigInteger, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
     ForeignKeyConstraint(["tenant", "digest"], ["adapters.tenant", "adapters.digest"]),
@@ -139,6 +139,8 @@ evictions = Table(  # engine names that must leave the engines' memory
     "evictions",
     metadata,
     Column("engine_name", String(140), primary_key=True),
+    Column("tenant", String(48), nullable=False),
+    Column("digest", String(64), nullable=False),
     Column("requested_at", UtcDateTime, nullable=False),
 )
 

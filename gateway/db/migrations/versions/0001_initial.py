@@ -29,6 +29,8 @@ def upgrade() -> None:
     op.create_table(
         "evictions",
         sa.Column("engine_name", sa.String(length=140), nullable=False),
+        sa.Column("tenant", sa.String(length=48), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("engine_name", name=op.f("pk_evictions")),
     )
@@ -57,7 +59,7 @@ def upgrade() -> None:
         sa.Column("activated_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("epoch_changed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("record_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("record_due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_adapters_tenant")),
         sa.PrimaryKeyConstraint("tenant", "digest", name=op.f("pk_adapters")),
@@ -101,7 +103,7 @@ def upgrade() -> None:
         "aliases",
         sa.Column("tenant", sa.String(length=48), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=True),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
