@@ -7,19 +7,21 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvicorn
-from adapter_store.loading import PackageLoader
 
 from adapter_store.base_model import read_base_model
 from adapter_store.keys.keyring import load_pool_keys
 from adapter_store.keys.local import LocalKeyProvider
+from adapter_store.loading import PackageLoader
 from adapter_store.objects.store import open_object_store
+from adapter_store.tssp.format import Limits
 from runtime.broker.failures import FailedNames
 from runtime.broker.memory import AdapterMemory
 from runtime.broker.server import Broker
@@ -53,16 +55,14 @@ async def run_pool(settings: PoolSettings, environ: Mapping[str, str]) -> None:
     Nothing of it is left when this returns: no process, no socket, no decrypted adapter.
     """
     forbid_core_dumps()
-    async with open_pool(settings, environ) as services, asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(services.supervisor.run()),
-            tasks.create_task(_serve_control(settings, services.control)),
-            tasks.create_task(_expire_now_and_then(services.memory, settings.adapter_memory_ttl_s)),
-        ]
+    async with open_pool(settings, environ) as services:
         with _stop_signals() as stopped:
-            tasks.create_task(_cancel_when(stopped, running))
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            stopped.set()
+            await _first_to_end(
+                services.supervisor.run(),
+                _serve_control(settings, services.control),
+                _expire_now_and_then(services.memory, settings.adapter_memory_ttl_s),
+                stopped.wait(),
+            )
 
 
 @asynccontextmanager
@@ -77,11 +77,12 @@ async def open_pool(
     keys = LocalKeyProvider(keyring)
     base_model = await asyncio.to_thread(read_base_model, settings.model_dir)
     loader = PackageLoader(
-        objects=open_object_store(settings.object_store_url),
-        keys=keys,
+        open_object_store(settings.object_store_url),
+        keys,
         activation_key=keyring.activation_public_key,
         base_model=base_model,
-        clock=lambda: datetime.now(UTC),
+        limits=Limits(max_rank=settings.engine.max_lora_rank),
+        now=lambda: datetime.now(UTC),
     )
     failed_names = FailedNames()
     memory = AdapterMemory(
@@ -140,10 +141,18 @@ async def _expire_now_and_then(memory: AdapterMemory, ttl_s: float) -> None:
         memory.expire()
 
 
-async def _cancel_when(stopped: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-    await stopped.wait()
-    for task in tasks:
-        task.cancel()
+async def _first_to_end(*jobs: Coroutine[Any, Any, Any]) -> None:
+    """Run the jobs until one of them ends; cancel the others, and raise what went wrong."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -133,11 +133,10 @@ def serve(
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     home = home.expanduser()
     try:
+        source = locate_model(model)
         settings = PoolSettings(
-            model_dir=locate_model(model),
-            served_model_name=served_model_name or Path(model).name
-            if Path(model).is_dir()
-            else served_model_name or model,
+            model_dir=source.directory,
+            served_model_name=served_model_name or source.name,
             pool_dir=pool_dir or home / "pool",
             keyring=keyring or home / "keys" / "pool.json",
             object_store_url=objects or f"file://{home.resolve()}/objects",
@@ -162,18 +161,13 @@ def serve(
                 probe_timeout_s=probe_timeout_s,
             ),
         )
-        _run(settings)
-    except* (PoolConfigurationError, AdapterStoreError) as errors:
-        _fail(errors, EXIT_MISCONFIGURED)
-    except* PoolError as errors:
-        _fail(errors, EXIT_FAILED)
+        asyncio.run(run_pool(settings, os.environ))
+    except (PoolConfigurationError, AdapterStoreError) as error:
+        _fail(error, EXIT_MISCONFIGURED)
+    except PoolError as error:
+        _fail(error, EXIT_FAILED)
 
 
-def _run(settings: PoolSettings) -> None:
-    asyncio.run(run_pool(settings, os.environ))
-
-
-def _fail(errors: BaseExceptionGroup[Exception], status: int) -> None:
-    for error in errors.exceptions:
-        typer.secho(f"tensafe pool: {error}", fg=typer.colors.RED, err=True)
+def _fail(error: Exception, status: int) -> NoReturn:
+    typer.secho(f"tensafe pool: {error}", fg=typer.colors.RED, err=True)
     raise typer.Exit(status)

@@ -64,12 +64,6 @@ class ControlServices:
     pool: Pool
 
 
-class RankTooLargeError(PoolError):
-    """The adapter is sound, but this pool has no room for its rank."""
-
-    code = "rank_too_large"
-
-
 class InvalidControlRequestError(PoolError):
     """The body or path of a control request is malformed."""
 
@@ -104,7 +98,6 @@ def create_control_app(services: ControlServices) -> Starlette:
             InvalidControlRequestError: _problem(400),
             InvalidNameError: _problem(400),
             AdapterStoreError: _store_problem,
-            RankTooLargeError: _problem(422),
             EngineUnavailableError: _problem(503),
             404: _unknown_route,
             405: _unknown_route,
@@ -142,10 +135,6 @@ async def _admit(services: ControlServices, request: Request) -> Response:
     body = await _body(request, _Admit)
     tenant, digest = parse_tenant_id(body.tenant), parse_digest(body.digest)
     report = await run_in_threadpool(services.admission.admit, tenant, digest)
-    if report.max_rank > services.max_lora_rank:
-        raise RankTooLargeError(
-            f"expected a rank of at most {services.max_lora_rank}, got {report.max_rank}"
-        )
     return _json({"report": report})
 
 

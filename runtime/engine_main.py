@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
-from runtime.processes import die_with_parent, forbid_core_dumps
+from runtime.processes import (
+    die_with_parent,
+    forbid_core_dumps,
+    forked_children_die_with_this_process,
+)
 
 PARENT_ID = "TENSAFE_AGENT_PID"
 
@@ -12,6 +16,7 @@ PARENT_ID = "TENSAFE_AGENT_PID"
 def main() -> None:
     """Serve vLLM with the arguments of the command line, for as long as the agent lives."""
     die_with_parent(int(os.environ[PARENT_ID]))
+    forked_children_die_with_this_process()
     forbid_core_dumps()
     os.umask(0o077)  # vLLM binds its socket with what the umask leaves
     # A plugin that cannot even be imported is only logged by vLLM, and the engine would start

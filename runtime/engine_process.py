@@ -182,14 +182,19 @@ def sweep(scratch: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _memory_arguments(options: EngineOptions) -> list[str]:
+def kv_cache_bytes(options: EngineOptions) -> int | None:
+    """Return how much memory the KV cache gets, or None to leave it to vLLM."""
     kv_cache_gib = options.kv_cache_gib
     if kv_cache_gib is None and options.gpu_memory_utilization is None and _is_cpu_build():
-        # There the default is 90 % of the machine's memory.
-        kv_cache_gib = DEFAULT_CPU_KV_CACHE_GIB
+        kv_cache_gib = DEFAULT_CPU_KV_CACHE_GIB  # vLLM would take 92 % of the machine's memory
+    return None if kv_cache_gib is None else int(kv_cache_gib * GIB)
+
+
+def _memory_arguments(options: EngineOptions) -> list[str]:
     arguments = []
-    if kv_cache_gib is not None:
-        arguments.append(f"--kv-cache-memory-bytes={int(kv_cache_gib * GIB)}")
+    kv_cache = kv_cache_bytes(options)
+    if kv_cache is not None:
+        arguments.append(f"--kv-cache-memory-bytes={kv_cache}")
     if options.gpu_memory_utilization is not None:
         arguments.append(f"--gpu-memory-utilization={options.gpu_memory_utilization}")
     return arguments

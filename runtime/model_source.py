@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -13,19 +14,29 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*")
 """What an engine needs; never pickles, never code."""
 
 
-def locate_model(model: str) -> Path:
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A base model's folder, and what it is called."""
+
+    directory: Path
+    name: str
+
+
+def locate_model(model: str) -> ModelSource:
     """Return the folder of `model`, a path or a Hub id; raises PoolConfigurationError.
 
     The engine itself never downloads: it is started offline.
     """
     directory = Path(model).expanduser()
     if directory.is_dir():
-        return directory.resolve()
+        directory = directory.resolve()
+        return ModelSource(directory, directory.name)
     if directory.is_absolute() or model.startswith(("./", "../", "~")):
         raise PoolConfigurationError(f"there is no model folder at {directory}")
     try:
-        return Path(snapshot_download(model, allow_patterns=list(MODEL_FILES)))
+        fetched = snapshot_download(model, allow_patterns=list(MODEL_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise PoolConfigurationError(
             f"expected a model's folder or its Hub id, got {model!r}: {type(error).__name__}"
         ) from error
+    return ModelSource(Path(fetched), model)

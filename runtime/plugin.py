@@ -28,7 +28,7 @@ def register() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         die_with_parent(parent.pid)
-    forked_children_die_with_this_process()
+        forked_children_die_with_this_process()
     broker = BrokerClient(Path(socket_path), timeout_s=float(os.environ[BROKER_TIMEOUT_S]))
     loading = AdapterLoading(broker, confirm_loads=os.environ.get(CONFIRM_LOADS) == "1")
     loading.install()

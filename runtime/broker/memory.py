@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import threading
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from cachetools import TTLCache
 
+from adapter_store.loading import wipe
 from adapter_store.types import EngineName
 
 
@@ -24,7 +24,7 @@ class PlaintextAdapter(Protocol):
     def config_json(self) -> bytes: ...
 
     @property
-    def tensors(self) -> bytearray | memoryview: ...
+    def tensors(self) -> memoryview: ...
 
 
 LoadPlaintext = Callable[[EngineName], PlaintextAdapter]
@@ -36,7 +36,7 @@ class HeldAdapter:
 
     config_json: bytes
     size: int
-    _tensors: bytearray | memoryview = field(repr=False)
+    _tensors: memoryview = field(repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _wiped: bool = False
 
@@ -48,7 +48,7 @@ class HeldAdapter:
     def wipe(self) -> None:
         with self._lock:
             if not self._wiped:
-                _zero(self._tensors)
+                wipe(self._tensors)
                 self._wiped = True
 
 
@@ -147,22 +147,15 @@ class _WipingCache(TTLCache[EngineName, HeldAdapter]):
         return name, held
 
 
-def _sealed_memory_file(content: bytearray | memoryview) -> int:
+def _sealed_memory_file(content: memoryview) -> int:
     file = os.memfd_create("adapter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        view = memoryview(content)
         offset = 0
-        while offset < len(view):
-            offset += os.write(file, view[offset:])
+        while offset < len(content):
+            offset += os.write(file, content[offset:])
         seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
     except BaseException:
         os.close(file)
         raise
     return file
-
-
-def _zero(content: bytearray | memoryview) -> None:
-    view = memoryview(content)
-    if len(view):
-        ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(view)), 0, len(view))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from adapter_store.errors import (
     AdapterStoreError,
     InvalidNameError,
+    KeyNotFoundError,
     KeyProviderUnavailableError,
     NotActiveError,
     ObjectNotFoundError,
@@ -16,6 +17,7 @@ from runtime.broker.protocol import RefusalKind, Refused
 
 ABSENT = (
     InvalidNameError,
+    KeyNotFoundError,  # shredded, or never admitted
     NotActiveError,
     ObjectNotFoundError,
     RecordExpiredError,
