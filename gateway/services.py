@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from adapter_store.keys.keyring import load_gateway_keys
 from adapter_store.objects.store import open_object_store
-from gateway.adapters.opening import open_adapters
+from gateway.adapters.opening import build_adapters, run_maintenance
 from gateway.adapters.pool_control import PoolControl
 from gateway.adapters.service import AdapterService
 from gateway.admission.concurrency import Permits
@@ -79,16 +79,18 @@ async def open_services(settings: GatewaySettings) -> AsyncIterator[Services]:
         # 2. What is made of it.
         publisher_keys = PublisherKeys(database, audit, clock)
         adapters = await stack.enter_async_context(
-            open_adapters(
-                database,
-                open_object_store(settings.object_store_url),
-                publisher_keys,
-                pool,
-                audit,
-                clock,
-                activation_key=keys.activation_key,
-                max_package_bytes=settings.max_package_bytes,
-                alias_ttl_s=settings.alias_cache_ttl_s,
+            run_maintenance(
+                build_adapters(
+                    database,
+                    open_object_store(settings.object_store_url),
+                    publisher_keys,
+                    pool,
+                    audit,
+                    clock,
+                    activation_key=keys.activation_key,
+                    max_package_bytes=settings.max_package_bytes,
+                    alias_ttl_s=settings.alias_cache_ttl_s,
+                )
             )
         )
         base_model = BaseModelDirectory(pool, clock)

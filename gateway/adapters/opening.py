@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from adapter_store.ingest import PackageIngest
 from adapter_store.objects.store import ObjectStore
@@ -23,8 +24,15 @@ from gateway.db.engine import Database
 from gateway.tenancy.publisher_keys import PublisherKeys
 
 
-@asynccontextmanager
-async def open_adapters(
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """The adapter service and what keeps it in order."""
+
+    service: AdapterService
+    maintenance: AdapterMaintenance
+
+
+def build_adapters(
     database: Database,
     objects: ObjectStore,
     publisher_keys: PublisherKeys,
@@ -35,8 +43,8 @@ async def open_adapters(
     activation_key: PublisherPrivateKey,
     max_package_bytes: int,
     alias_ttl_s: float,
-) -> AsyncIterator[AdapterService]:
-    """Open the adapter service; its maintenance runs until the end."""
+) -> Adapters:
+    """Put the parts together; nothing runs yet."""
     ingest = PackageIngest(objects)
     records = ActivationRecords(objects, activation_key, clock)
     settlement = Settlement(database, objects, ingest, records, pool, clock)
@@ -45,10 +53,18 @@ async def open_adapters(
     )
     activations = Activations(database, records, settlement, pool, audit, clock)
     resolver = AdapterResolver(database, clock, ttl_s=alias_ttl_s)
-    maintenance = AdapterMaintenance(database, objects, ingest, settlement, clock)
-    task = asyncio.create_task(maintenance.run(), name="adapter-maintenance")
+    return Adapters(
+        AdapterService(database, uploads, activations, resolver, settlement, audit, clock),
+        AdapterMaintenance(database, objects, ingest, settlement, clock),
+    )
+
+
+@asynccontextmanager
+async def run_maintenance(adapters: Adapters) -> AsyncIterator[AdapterService]:
+    """Give the service, with its maintenance running until the end."""
+    task = asyncio.create_task(adapters.maintenance.run(), name="adapter-maintenance")
     try:
-        yield AdapterService(database, uploads, activations, resolver, settlement, audit, clock)
+        yield adapters.service
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -37,7 +37,7 @@ _KINDS = {
 
 
 class AdapterService:
-    """The use cases of adapters (see `open_adapters`); repeatable after a crash at any point.
+    """The use cases of adapters (see `build_adapters`); repeatable after a crash at any point.
 
     Every method raises StoreUnavailableError and AuditUnavailableError as well. `reference` is
     `name`, `name@7` or a digest; what another tenant owns does not exist: NotFoundError.
