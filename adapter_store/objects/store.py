@@ -75,15 +75,18 @@ class ObjectStore:
 
         If `chunks` raises, or the task is cancelled, the exception passes and no object appears.
         """
-        with _translated(path):
-            await obstore.put_async(
-                self._backend,
-                path,
-                chunks,
-                use_multipart=True,
-                chunk_size=_PART_BYTES,
-                max_concurrency=_PARTS_IN_FLIGHT,
-            )
+        try:
+            with _translated(path):
+                await obstore.put_async(
+                    self._backend,
+                    path,
+                    _marked(chunks),
+                    use_multipart=True,
+                    chunk_size=_PART_BYTES,
+                    max_concurrency=_PARTS_IN_FLIGHT,
+                )
+        except _SourceError as failed:
+            raise failed.reason from None
 
     async def move_new(self, source: str, target: str) -> None:
         """Rename an object; raises ConflictError if `target` is there already."""
@@ -199,6 +202,22 @@ def _make_private_folder(folder: Path) -> None:
         )
 
 
+class _SourceError(Exception):
+    """Carries what a source of chunks raised past the translation of the store's own errors."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+async def _marked(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except Exception as reason:
+        raise _SourceError(reason) from reason
+
+
 def _check_size(path: str, size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise TooLargeError(f"object {path}", expected=f"at most {max_bytes} bytes", found=size)
@@ -213,6 +232,6 @@ def _translated(path: str) -> Iterator[None]:
         raise ObjectNotFoundError(f"object {path} is not there") from None
     except (AlreadyExistsError, PreconditionError):
         raise ConflictError(f"object {path} is already there") from None
-    except (BaseError, OSError) as error:
+    except (BaseError, OSError, ValueError) as error:  # ValueError: the name is not one
         reason = str(error).partition("\n")[0]
         raise StorageUnavailableError(f"object {path}: {reason}") from None

@@ -75,7 +75,9 @@ def lora_tensors(
     """Return the two matrices of each module, filled with numbers of a seed."""
     random = np.random.default_rng(seed)
     return {
-        f"base_model.model.{module}.lora_{side}.weight": random.normal(size=shape).astype(np.float32)
+        f"base_model.model.{module}.lora_{side}.weight": random.normal(size=shape).astype(
+            np.float32
+        )
         for module in modules
         for side, shape in (("A", (rank, FEATURES)), ("B", (FEATURES, rank)))
     }
