@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -229,7 +229,7 @@ def _pack(gateway: GatewayClient, order: _PackOrder, output: BinaryIO) -> Digest
             version=order.version,
             base_model=BaseModelRef(id=base_model["id"], fingerprint=base_model["fingerprint"]),
             signer=signer,
-            recipients=[IngestPublicKey.from_json(json.dumps(ingest_key).encode())],
+            recipients=[IngestPublicKey.of(base64.b64decode(ingest_key["public_key"]))],
             privacy=privacy,
             description=order.description,
             on_progress=bar,

@@ -34,7 +34,11 @@ allowed; 4 not found; 5 something is away, try again; 130 interrupted.
 def build() -> typer.Typer:
     """Return the whole command tree; processes add theirs through entry points."""
     app = typer.Typer(
-        help=_HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+        help=_HELP,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        add_completion=False,
     )
     app.add_typer(tenants.app, name="tenant")
     app.add_typer(keys.app, name="key")

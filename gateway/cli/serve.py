@@ -39,6 +39,7 @@ def init(as_json: JsonOption = False) -> None:
     key is printed once and stored nowhere; `tensafe gateway admin-key` issues another.
     """
     settings = load_settings()
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = settings.keyring.parent
     if not settings.keyring.exists():
         create_keyrings(keys)

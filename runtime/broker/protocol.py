@@ -78,7 +78,10 @@ def send(connection: socket.socket, message: Request | Reply, file: int | None =
     body = _ENCODER.encode(message)
     frame = _LENGTH.pack(len(body)) + body
     sent = socket.send_fds(connection, [frame], [] if file is None else [file])
-    connection.sendall(frame[sent:])
+    if sent < len(frame):
+        # Not with an empty rest: the peer may have answered and hung up by now, and sending even
+        # nothing to it is EPIPE.
+        connection.sendall(frame[sent:])
 
 
 def receive_request(connection: socket.socket) -> Request:
