@@ -80,9 +80,7 @@ class StreamError:
     message: str = "EngineCore encountered an issue"
 
 
-Behaviour = (
-    Normal | Cut | EndsEarly | Wedged | Malformed | Status | RawBody | StreamError
-)
+Behaviour = Normal | Cut | EndsEarly | Wedged | Malformed | Status | RawBody | StreamError
 
 
 @dataclass
@@ -229,7 +227,9 @@ class FakeEngine:
         self, received: Received, *, choices: list[Any], chunk: bool = False
     ) -> dict[str, Any]:
         chat = "chat" in received.path
-        kind = ("chat.completion" if chat else "text_completion") + (".chunk" if chat and chunk else "")
+        kind = ("chat.completion" if chat else "text_completion") + (
+            ".chunk" if chat and chunk else ""
+        )
         return {
             "id": "chatcmpl-1" if chat else "cmpl-1",
             "object": kind,

@@ -214,9 +214,7 @@ class FakeDomain:
                     base_model=base_model,
                     decoder=RequestDecoder(),
                     targets=targets,
-                    proxy=InferenceProxy(
-                        engine, targets, self.adapters, permits, recorder, salts
-                    ),
+                    proxy=InferenceProxy(engine, targets, self.adapters, permits, recorder, salts),
                     readiness=Readiness(self.database, self.pool, clock),
                     metrics=self.metrics,
                     pseudonyms=Pseudonyms(b"k" * 32),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import structlog
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
+from gateway.telemetry.logging import configure_logging
 from tests.fakes.engine import FakeEngine
 from tests.fakes.server import served_on_port, served_on_socket
 from tests.fakes.services import ACME_KEY, FakeDomain
@@ -34,7 +38,20 @@ class Stack:
     def client(self, key: str | None = ACME_KEY) -> httpx2.Client:
         """Return a client with a key."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False, verify=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_lines() -> Iterator[StringIO]:
+    """Everything that the gateway logs, as its command would write it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = StringIO()
+    configure_logging("info", stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 StartStack = Callable[..., Stack]
