@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ import pytest
 
 from gateway.db.engine import Database, open_database
 from gateway.db.migrations import migrate
+from gateway.db.tables import metadata
 
 DIALECTS = ("sqlite", "postgresql")
 _numbers = count(1)
@@ -67,6 +69,10 @@ def run_postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     with run_postgres() as server:
+        # Tests kill clients, never the machine: nothing is lost, and databases appear at once.
+        for setting in ("fsync", "full_page_writes"):
+            server.execute(f"ALTER SYSTEM SET {setting} = off")
+        server.execute("SELECT pg_reload_conf()")
         yield server
 
 
@@ -90,12 +96,37 @@ def empty_database_url(
     server.drop(name)
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("template") / "gateway.db"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """A migrated database that tests share, one after another: making one takes half a second."""
+    url = postgres_server.create("shared")
+    asyncio.run(_migrate(url))
+    return url
+
+
 @pytest.fixture
-async def database_url(empty_database_url: str) -> str:
-    """The URL of a migrated database, for tests that open it themselves or more than once."""
-    async with open_database(empty_database_url) as database:
-        await migrate(database)
-    return empty_database_url
+def database_url(dialect: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of a migrated, empty database; who changes its tables takes `empty_database_url`."""
+    if dialect == "sqlite":
+        path = tmp_path / "gateway.db"
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("postgres_url")
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    tables = ", ".join(metadata.tables)
+    server.execute(
+        f"TRUNCATE {tables}; INSERT INTO audit_head VALUES (1, 0, decode(repeat('00', 32), 'hex'))",
+        database="shared",
+    )
+    return url
 
 
 @pytest.fixture
@@ -103,3 +134,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """A migrated database."""
     async with open_database(database_url) as opened:
         yield opened
+
+
+async def _migrate(url: str) -> None:
+    async with open_database(url) as database:
+        await migrate(database)

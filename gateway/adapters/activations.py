@@ -17,6 +17,7 @@ from datetime import datetime
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from adapter_store.errors import NotActiveError, RecordExpiredError, WrongEpochError
 from gateway.adapters import repository
 from gateway.adapters.events import adapter_event
 from gateway.adapters.lifecycle import AdapterState, Move, after
@@ -34,6 +35,11 @@ from gateway.tenancy.principal import Principal
 from gateway.tenancy.scopes import Scope
 
 MAX_REASON_CHARACTERS = 500
+
+_NOT_ITS_FAULT = frozenset(
+    error.code for error in (NotActiveError, RecordExpiredError, WrongEpochError)
+)
+"""The pool found fault with the record, not with the weights: its clock may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +74,12 @@ class Activations:
     ) -> Adapter:
         """See AdapterService."""
         intent = await self._intend(actor, reference, expected_generation)
-        renew_at = None
-        if intent.adapter.state is not AdapterState.ACTIVE:
-            renew_at = await self._admit(actor, intent.adapter)
         try:
+            renew_at = None
+            if intent.adapter.state is not AdapterState.ACTIVE:
+                renew_at = await self._admit(actor, intent.adapter)
             return await self._commit(actor, intent, renew_at)
-        except (ConflictError, LifecycleError):
+        except (ConflictError, LifecycleError, AdmissionRefusedError):
             # The record now says more than the database does.
             await self._settle_as_it_is(intent.adapter)
             raise
@@ -111,27 +117,32 @@ class Activations:
     async def _reject(
         self, actor: Principal, adapter: Adapter, refusal: AdmissionRefusedError
     ) -> None:
-        """Mark a new adapter as rejected; one that served before merely stays retired."""
-        reason = f"{refusal.reason_code}: {refusal}"[:MAX_REASON_CHARACTERS]
+        """Mark a new adapter as rejected, unless it was refused for what is not its own fault.
+
+        One that served before merely stays retired. Raises LifecycleError if the adapter was
+        revoked or deleted meanwhile, which is then why the pool refused it.
+        """
         async with self._database.write() as connection:
             current = await _same(connection, adapter)
-            if current.state is AdapterState.UPLOADED:
-                await repository.change(
-                    connection,
-                    current,
-                    state=after(current.state, Move.REJECT),
-                    reason=reason,
-                    changed_at=self._clock.now(),
-                )
-                event = adapter_event(
-                    AuditKind.ADAPTER_REJECTED,
-                    actor,
-                    current,
-                    outcome=AuditOutcome.REFUSED,
-                    code=refusal.reason_code,
-                )
-                await self._audit.append_within(connection, event)
-        await self._settle_as_it_is(adapter)
+            after(current.state, Move.ACTIVATE)
+            if current.state is not AdapterState.UPLOADED or refusal.reason_code in _NOT_ITS_FAULT:
+                return
+            reason = f"{refusal.reason_code}: {refusal}"[:MAX_REASON_CHARACTERS]
+            await repository.change(
+                connection,
+                current,
+                state=after(current.state, Move.REJECT),
+                reason=reason,
+                changed_at=self._clock.now(),
+            )
+            event = adapter_event(
+                AuditKind.ADAPTER_REJECTED,
+                actor,
+                current,
+                outcome=AuditOutcome.REFUSED,
+                code=refusal.reason_code,
+            )
+            await self._audit.append_within(connection, event)
 
     async def _commit(
         self, actor: Principal, intent: _Intent, renew_at: datetime | None

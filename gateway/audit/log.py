@@ -96,6 +96,11 @@ class SqlAuditLog:
         events = [(self._clock.now(), event)]
         return await connection.run_sync(lambda sync: _extend(sync, events))
 
+    async def head(self) -> AuditHead:
+        """Return where the chain ends now; raises StoreUnavailableError."""
+        async with self._database.read() as connection:
+            return await connection.run_sync(read_head)
+
     async def write_queued(self) -> None:
         """Write batch after batch until cancelled; `open_audit_log` runs it."""
         while True:

@@ -14,10 +14,20 @@ from tests.databases import (
     dialect,
     empty_database_url,
     postgres_server,
+    postgres_url,
+    sqlite_template,
 )
 from tests.fakes.clock import FakeClock
 
-__all__ = ["database", "database_url", "dialect", "empty_database_url", "postgres_server"]
+__all__ = [
+    "database",
+    "database_url",
+    "dialect",
+    "empty_database_url",
+    "postgres_server",
+    "postgres_url",
+    "sqlite_template",
+]
 
 
 @pytest.fixture

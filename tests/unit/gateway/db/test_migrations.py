@@ -28,11 +28,13 @@ async def test_migrations_build_exactly_the_declared_tables(database: Database) 
         assert await connection.run_sync(differences) == []
 
 
-async def test_a_table_that_differs_is_noticed(database: Database) -> None:
-    async with database.write() as connection:
-        await connection.execute(text("ALTER TABLE tenants ADD COLUMN surprise INTEGER"))
-    async with database.read() as connection:
-        assert await connection.run_sync(differences) != []
+async def test_a_table_that_differs_is_noticed(empty_database_url: str) -> None:
+    async with open_database(empty_database_url) as database:
+        await migrate(database)
+        async with database.write() as connection:
+            await connection.execute(text("ALTER TABLE tenants ADD COLUMN surprise INTEGER"))
+        async with database.read() as connection:
+            assert await connection.run_sync(differences) != []
 
 
 async def test_migrating_twice_changes_nothing(database: Database) -> None:
