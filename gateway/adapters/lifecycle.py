@@ -42,13 +42,11 @@ _MOVES: dict[Move, tuple[frozenset[AdapterState], AdapterState]] = {
 }
 
 
-def sources(move: Move) -> frozenset[AdapterState]:
-    """Return the states from which `move` is allowed; repeating a move always is."""
-    return _MOVES[move][0]
-
-
 def after(state: AdapterState, move: Move) -> AdapterState:
-    """Return the state that `move` leads to; raises LifecycleError if it is not allowed."""
+    """Return the state that `move` leads to; raises LifecycleError if it is not allowed.
+
+    Repeating a move is always allowed and leads to where it led.
+    """
     allowed, target = _MOVES[move]
     if state not in allowed:
         raise LifecycleError(f"cannot {move} an adapter that is {state}")
