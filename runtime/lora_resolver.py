@@ -19,7 +19,7 @@ from adapter_store.errors import InvalidNameError
 from adapter_store.types import EngineName
 from runtime.broker.client import BrokerClient
 from runtime.errors import AdapterRefusedError, BrokerError
-from runtime.patching import replace_method
+from runtime.patching import replace
 from runtime.worker_loading import PATH_PREFIX
 
 RESOLVER_NAME = "tensafe"
@@ -88,7 +88,7 @@ def install_resolver(broker: BrokerClient) -> None:
 
         return resolve_lora
 
-    replace_method(OpenAIServingModels, "resolve_lora", make_resolve)
+    replace(OpenAIServingModels, "resolve_lora", make_resolve)
 
 
 def forget_lock(models: OpenAIServingModels, lora_name: str) -> None:

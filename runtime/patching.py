@@ -1,9 +1,10 @@
-"""Replacing one method of a class: wrapped, once, and visibly so."""
+"""Replacing one function of a class or module: wrapped, once, and visibly so."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 MARK = "__tensafe_replacement__"
@@ -11,7 +12,9 @@ MARK = "__tensafe_replacement__"
 Replacement = Callable[..., Any]
 
 
-def replace_method(owner: type, name: str, make: Callable[[Replacement], Replacement]) -> None:
+def replace(
+    owner: type | ModuleType, name: str, make: Callable[[Replacement], Replacement]
+) -> None:
     """Set `owner.name` to `make(original)`; a second call in the same process changes nothing.
 
     The engine may load its plugins more than once, and its children inherit what their parent

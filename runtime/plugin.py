@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+from runtime.base_rows import install_base_rows
 from runtime.broker.client import BrokerClient
 from runtime.engine_contract import check_engine_contract
 from runtime.lora_resolver import install_resolver
@@ -32,5 +33,6 @@ def register() -> None:
     broker = BrokerClient(Path(socket_path), timeout_s=float(os.environ[BROKER_TIMEOUT_S]))
     loading = AdapterLoading(broker, confirm_loads=os.environ.get(CONFIRM_LOADS) == "1")
     loading.install()
+    install_base_rows()
     install_step_failures(loading.failed_in_this_step)
     install_resolver(broker)

@@ -10,7 +10,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from runtime.patching import replace_method
+from runtime.patching import replace
 
 FAILED_ADAPTERS = "tensafe_failed_adapters"
 """Attribute of ModelRunnerOutput that carries the failed ids from worker to scheduler."""
@@ -25,8 +25,8 @@ def install_step_failures(failed_in_this_step: Callable[[], frozenset[int]]) -> 
 
         return sample_tokens
 
-    replace_method(GPUModelRunner, "sample_tokens", make_sample)
-    replace_method(Scheduler, "update_from_output", _make_update)
+    replace(GPUModelRunner, "sample_tokens", make_sample)
+    replace(Scheduler, "update_from_output", _make_update)
 
 
 class _AsyncOutputWithFailures(AsyncModelRunnerOutput):  # type: ignore[misc]

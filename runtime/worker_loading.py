@@ -17,7 +17,7 @@ from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager, WorkerLoRAManage
 
 from runtime.broker.client import BrokerClient
 from runtime.errors import AdapterRefusedError, BrokerError
-from runtime.patching import replace_method
+from runtime.patching import replace
 
 PATH_PREFIX = "/tensafe/"
 """Marks the adapters of the broker; as a path it exists nowhere."""
@@ -44,10 +44,10 @@ class AdapterLoading:
 
     def install(self) -> None:
         """Replace the loading methods of vLLM's worker."""
-        replace_method(WorkerLoRAManager, "_load_adapter", self._make_load)
-        replace_method(WorkerLoRAManager, "set_active_adapters", self._make_set_active)
-        replace_method(WorkerLoRAManager, "remove_adapter", self._make_remove)
-        replace_method(LRUCacheWorkerLoRAManager, "add_adapter", self._make_add)
+        replace(WorkerLoRAManager, "_load_adapter", self._make_load)
+        replace(WorkerLoRAManager, "set_active_adapters", self._make_set_active)
+        replace(WorkerLoRAManager, "remove_adapter", self._make_remove)
+        replace(LRUCacheWorkerLoRAManager, "add_adapter", self._make_add)
 
     def failed_in_this_step(self) -> frozenset[int]:
         """Return the ids whose rows of the step just computed must not reach anybody.

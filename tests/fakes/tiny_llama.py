@@ -71,12 +71,12 @@ def greedy(model_dir: Path, adapter_dir: Path | None, prompt: list[int], tokens:
     if adapter_dir is not None:
         model = PeftModel.from_pretrained(model, adapter_dir)
     model.eval()
+    model.generation_config.eos_token_id = None  # as with vLLM's ignore_eos, it is a token too
     with torch.no_grad():
         output = model.generate(
             input_ids=torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
             max_new_tokens=tokens,
-            min_new_tokens=tokens,
             do_sample=False,
             pad_token_id=257,
         )
