@@ -90,7 +90,10 @@ def create_keyrings(directory: Path) -> None:
     Raises KeyringError if either file exists: keys that packages and API keys depend on are
     never overwritten.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise KeyringError(f"cannot make {directory}: {error.strerror}") from None
     _require_mode(directory, 0o700)
     existing = [name for name in (GATEWAY_FILE, POOL_FILE) if (directory / name).exists()]
     if existing:

@@ -91,7 +91,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def binding(self) -> bytes:
-        """SHA-256 of the manifest without its ciphertext digests (32 bytes).
+        """SHA-256 of the manifest with zeros for every `ciphertext_sha256` (32 bytes).
 
         Every chunk is bound to it. The digest itself cannot serve: it covers the digests of the
         very ciphertext that would depend on it.

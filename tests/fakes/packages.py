@@ -43,23 +43,21 @@ CONFIG: Mapping[str, Any] = {
     "bias": "none",
     "task_type": "CAUSAL_LM",
 }
-BASE_MODEL = BaseModel(
-    fingerprint="ba5e" * 16, shapes={module: (FEATURES, FEATURES) for module in MODULES}
-)
+BASE_MODEL = BaseModel(fingerprint="ba5e" * 16, shapes=dict.fromkeys(MODULES, (FEATURES, FEATURES)))
 
 
 def safetensors(tensors: Mapping[str, np.ndarray[Any, Any]], *, dtype: str = "F32") -> bytes:
     """Return a safetensors file, made without the safetensors library."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    data = b""
+    position = 0
     for name, tensor in tensors.items():
-        raw = tensor.tobytes()
         header[name] = {
             "dtype": dtype,
             "shape": list(tensor.shape),
-            "data_offsets": [len(data), len(data) + len(raw)],
+            "data_offsets": [position, position + tensor.nbytes],
         }
-        data += raw
+        position += tensor.nbytes
+    data = b"".join(tensor.tobytes() for tensor in tensors.values())
     return safetensors_file(json.dumps(header).encode(), data)
 
 
@@ -136,9 +134,16 @@ class World:
     def keys(self) -> LocalKeyProvider:
         return LocalKeyProvider(make_pool_keys(activation_key=self.activation_key))
 
-    def pack(self, adapter: Path, *, tenant: TenantId = ACME, **changes: Any) -> bytes:
+    def pack(
+        self,
+        adapter: Path,
+        *,
+        tenant: TenantId = ACME,
+        out: io.BytesIO | None = None,
+        **changes: Any,
+    ) -> bytes:
         """Return a package of the adapter for `tenant`."""
-        out = io.BytesIO()
+        out = io.BytesIO() if out is None else out
         settings: dict[str, Any] = {
             "tenant": tenant,
             "name": parse_adapter_name("support"),

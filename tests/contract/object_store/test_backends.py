@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import subprocess
+import signal
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -53,7 +54,8 @@ class TestFile(ObjectStoreContract):
         self, objects: ObjectStore, tmp_path: Path
     ) -> None:
         url = f"file://{tmp_path}/objects"
-        subprocess.run([sys.executable, "-c", KILLED_UPLOAD, url], check=False, timeout=60)
+        killed = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED_UPLOAD, url)
+        assert await asyncio.wait_for(killed.wait(), 60) == -signal.SIGKILL
         (partial,) = (tmp_path / "objects/staging").iterdir()
         assert await objects.sweep_staging(before=datetime.now(UTC) - timedelta(hours=1)) == 0
         hours_ago = time.time() - 2 * 3600

@@ -126,6 +126,10 @@ async def test_a_package_over_the_limit_is_refused_by_its_header(
         )
 
 
+def files_under(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("url", ["memory:///", "file://"])
 async def test_a_client_that_breaks_off_leaves_nothing(
     world: World, adapter: Path, tmp_path: Path, url: str
@@ -150,7 +154,7 @@ async def test_a_client_that_breaks_off_leaves_nothing(
             max_bytes=1 << 20,
         )
     assert await world.stored() == {}
-    assert not [path for path in tmp_path.glob("objects/**/*") if path.is_file()]
+    assert files_under(tmp_path / "objects") == []
     await world.ingest(package)
 
 
