@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
@@ -136,7 +136,7 @@ def canonical_bytes(sequence: int, at: datetime, event: AuditEvent) -> bytes:
     """
     members: dict[str, object] = {
         "actor": event.actor,
-        "at": at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "at": at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "code": event.code,
         "counts": dict(event.counts) or None,
         "kind": event.kind,

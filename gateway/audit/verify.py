@@ -42,7 +42,7 @@ class ChainVerifier:
         if record.sequence != expected:
             raise AuditTamperedError(f"expected record {expected}, got record {record.sequence}")
         if _own_sequence(record.record) != expected:
-            raise AuditTamperedError(f"record {expected} does not say that it is the {expected}th")
+            raise AuditTamperedError(f"record {expected} says that it is another one")
         if chain_hash(self._head.hash, record.record) != record.hash:
             raise AuditTamperedError(f"record {expected} or its hash was changed")
         self._head = AuditHead(expected, record.hash)

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.errors import InvalidRequestError, StoreUnavailableError
@@ -132,7 +131,7 @@ async def _bounded() -> AsyncIterator[None]:
             yield
     except IntegrityError:
         raise
-    except (DBAPIError, PoolTimeoutError, TimeoutError, OSError) as error:
+    except (SQLAlchemyError, TimeoutError, OSError) as error:
         raise StoreUnavailableError(f"the database failed: {type(error).__name__}") from error
 
 

@@ -53,6 +53,21 @@ async def test_an_activated_adapter_is_loaded_by_the_name_that_it_resolves_to(st
     assert await stage.objects() == {"package.tssp", "data_key.json", "activation.json"}
 
 
+async def test_a_warm_name_needs_no_database(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.active()
+    resolved = await stage.service.resolve(ACME, "support")
+    with pytest.raises(NotFoundError):
+        await stage.service.resolve(ACME, "missing")
+
+    def forbidden() -> None:
+        pytest.fail("the database was read")
+
+    monkeypatch.setattr(stage.database, "read", forbidden)
+    assert await stage.service.resolve(ACME, "support") == resolved
+    with pytest.raises(NotFoundError):  # what does not exist is remembered as well
+        await stage.service.resolve(ACME, "missing")
+
+
 async def test_the_activation_record_expires_after_a_week(stage: Stage) -> None:
     adapter = await stage.active()
     record = await stage.record(adapter)
