@@ -46,7 +46,7 @@ def test_the_databases_password_is_in_no_repr_and_no_error(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "70000"), ("ENVIRONMENT", "prod"), ("KEY_CACHE_TTL_S", "9"), ("AUDIT_TIMEOUT_S", "0")],
+    [("PORT", "70000"), ("ENVIRONMENT", "x"), ("KEY_CACHE_TTL_S", "9"), ("AUDIT_TIMEOUT_S", "0")],
 )  # fmt: skip
 def test_a_setting_out_of_bounds_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
