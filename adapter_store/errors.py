@@ -32,15 +32,15 @@
           NotActiveError              the control plane has not activated it, or has revoked it
           RecordExpiredError          its activation has expired
           WrongEpochError             its activation is of another epoch
-    KeyProviderError                  a key is missing, refused, or its provider is away
-      KeyNotFoundError                the provider has no such key
-      KeyRefusedError                 the key does not open this
-      KeyringError                    a keyring file is missing, malformed or readable by others
-      KeyProviderUnavailableError     the provider cannot be reached
-    StorageError                      the object store refused, lacks the object, or is away
-      ObjectNotFoundError             there is no such object
-      ConflictError                   the object is already there
-      StorageUnavailableError         the store cannot be reached, or is misconfigured
+      KeyProviderError                a key is missing, refused, or its provider is away
+        KeyNotFoundError              the provider has no such key
+        KeyRefusedError               the key does not open this
+        KeyringError                  a keyring file is missing, malformed or readable by others
+        KeyProviderUnavailableError   the provider cannot be reached
+      StorageError                    the object store refused, lacks the object, or is away
+        ObjectNotFoundError           there is no such object
+        ConflictError                 the object is already there
+        StorageUnavailableError       the store cannot be reached, or is misconfigured
 
 Every class has a stable `code`, which APIs and audit records carry. Messages say what was
 expected and what was found; what strangers wrote is shown shortened and escaped, secrets never.

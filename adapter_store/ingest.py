@@ -137,7 +137,7 @@ class PackageIngest:
 
     async def _undo(self, placing: asyncio.Task[None], placed: PackagePaths) -> None:
         await asyncio.wait((placing,))
-        if placing.exception() is None:
+        if not placing.cancelled() and placing.exception() is None:
             await self.remove(placed.tenant, placed.digest)
 
 

@@ -35,10 +35,10 @@ class DataKey:
 
     __slots__ = ("_secret",)
 
-    def __init__(self, secret: bytes | bytearray) -> None:
+    def __init__(self, secret: bytes) -> None:
         if len(secret) != DATA_KEY_BYTES:
             raise ValueError(f"a data key has {DATA_KEY_BYTES} bytes")
-        self._secret = bytearray(secret)
+        self._secret = secret
 
     @classmethod
     def generate(cls) -> DataKey:
@@ -47,7 +47,7 @@ class DataKey:
 
     def reveal(self) -> bytes:
         """Return the key itself, to be wrapped for a recipient."""
-        return bytes(self._secret)
+        return self._secret
 
     def commitment(self, package_id: str) -> str:
         """Return what the manifest says about this key, in hexadecimal.

@@ -1,4 +1,4 @@
-"""What a genuine package must also be, to be accepted here: small checks that compose."""
+"""What a genuine package must also be, to be accepted here: small checks, one condition each."""
 
 from __future__ import annotations
 
@@ -79,15 +79,3 @@ class Servable:
                 expected=f"at most {self.limits.max_rank}",
                 found=manifest.adapter.max_rank,
             )
-
-
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    """Every one of these, in order."""
-
-    policies: tuple[Policy, ...]
-
-    def verify(self, verified: VerifiedManifest) -> None:
-        """Raise what the first policy that does not hold raises."""
-        for policy in self.policies:
-            policy.verify(verified)
