@@ -93,8 +93,8 @@ class PackageIngest:
     async def _verified(
         self, chunks: AsyncIterator[bytes], verifier: PackageVerifier, tenant: TenantId
     ) -> AsyncIterator[bytes]:
-        """Yield the sealed package. Its last bytes come only after the whole has been verified,
-        and an exception in here aborts the upload, so no other object ever appears."""
+        """Yield the sealed package. The staged object appears when this has ended, hence after
+        all of the package was verified; an exception in here means that none appears."""
         accepted = False
         async for block in _blocks(chunks):
             sealed = await asyncio.to_thread(verifier.feed, block)

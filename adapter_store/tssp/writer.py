@@ -22,6 +22,7 @@ from adapter_store.tssp.encryption import DataKey, FileCipher
 from adapter_store.tssp.format import (
     CHUNK_BYTES,
     CONFIG_PATH,
+    MANIFEST_TYPE,
     MAX_CONFIG_BYTES,
     MAX_PACKAGE_BYTES,
     MAX_RECIPIENTS,
@@ -31,7 +32,6 @@ from adapter_store.tssp.format import (
     ciphertext_size,
     number_of_chunks,
 )
-from adapter_store.tssp.format import MANIFEST_TYPE as _MANIFEST_TYPE
 from adapter_store.tssp.manifest import AEAD_NAME, Encryption, FileEntry, Manifest, parse_manifest
 from adapter_store.tssp.privacy import PrivacyStatement
 from adapter_store.tssp.recipients import IngestPublicKey, encode_recipients, seal_data_key
@@ -162,12 +162,7 @@ def write_package(
     parse_manifest(manifest.to_bytes())  # a constructor checks no bounds; the parser checks all
 
     def header(of: Manifest) -> bytes:
-        sealed = tuple(
-            seal_data_key(data_key, recipient, tenant=of.tenant, digest=of.digest)
-            for recipient in recipients
-        )
-        envelope = sign_envelope(_MANIFEST_TYPE, of.to_bytes(), signer)
-        return Header(envelope=envelope, recipients=encode_recipients(sealed)).to_bytes()
+        return _header(of, data_key=data_key, signer=signer, recipients=recipients)
 
     # The header contains digests of what follows it. Digests, signatures and sealed keys are of
     # fixed size, so its length is known before they are: leave room, and come back.
@@ -193,6 +188,22 @@ def write_package(
         raise AssertionError("the header's size depends on the digests in it")
     out.seek(end)
     return finished.digest
+
+
+def _header(
+    manifest: Manifest,
+    *,
+    data_key: DataKey,
+    signer: PublisherPrivateKey,
+    recipients: Sequence[IngestPublicKey],
+) -> bytes:
+    """Sign the manifest, and seal the data key for each recipient under its digest."""
+    sealed = tuple(
+        seal_data_key(data_key, recipient, tenant=manifest.tenant, digest=manifest.digest)
+        for recipient in recipients
+    )
+    envelope = sign_envelope(MANIFEST_TYPE, manifest.to_bytes(), signer)
+    return Header(envelope=envelope, recipients=encode_recipients(sealed)).to_bytes()
 
 
 class _Progress:
