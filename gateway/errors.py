@@ -11,6 +11,7 @@ GatewayError
   LifecycleError              this adapter cannot make that move
   RateLimitedError(retry_after_s)
   OverloadedError(retry_after_s)
+  ConfigurationError          a setting cannot work on this machine: says which and why
   AuditUnavailableError       no record could be written, so nothing was served
   StoreUnavailableError       the database or object store is away
   UpstreamError               UpstreamUnavailableError, UpstreamTimeoutError, UpstreamProtocolError
@@ -175,3 +176,9 @@ class EngineFailedError(UpstreamError):
     """The engine itself says that it failed this request: for an adapter, a reason to renew it."""
 
     code = "engine_failed"
+
+
+class ConfigurationError(GatewayError):
+    """A setting cannot work on this machine; found at start, told to the operator."""
+
+    code = "wrong_setting"

@@ -8,30 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.problems import error_envelope
 from gateway.app import create_app
-from gateway.errors import GatewayError, InvalidRequestError, OverloadedError
+from gateway.errors import (
+    ConfigurationError,
+    GatewayError,
+    InvalidRequestError,
+    OverloadedError,
+)
 from gateway.routing.engine_client import check_socket_path
 from gateway.services import open_services
 from gateway.settings import GatewaySettings
 from gateway.telemetry.logging import configure_logging
+
+_log = structlog.get_logger(__name__)
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Four times what common servers take; a key and a few headers need less than one KiB."""
 
 _KEEP_ALIVE_S: Final = 75  # nginx' default, so that a proxy in front closes first
 _BACKLOG: Final = 2048
-_START_FAILED: Final = 3  # uvicorn's own exit code for it
 
 
 def run(
@@ -43,30 +53,39 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let what is running end within `drain_timeout_s`.
 
-    Raises OSError when the address is taken, and SystemExit(3) when a service does not start; the
-    log says which.
+    Raises what opening the services raises, and ConfigurationError when the address cannot be
+    listened on.
     """
     configure_logging(settings.log_level)
-    with (
-        listen_unix(uds)
-        if uds is not None
-        else listen(
+    if uds is not None:
+        listener = listen_unix(uds)
+    else:
+        listener = listen(
             settings.host if host is None else host,
             settings.port if port is None else port,
             send_timeout_s=settings.send_timeout_s,
         )
-    ) as listener:
-        server = create_server(create_app(lambda: open_services(settings), settings), settings)
-        server.run(sockets=[listener])
-    if not server.started:
-        raise SystemExit(_START_FAILED)
+    with listener:
+        uvloop.run(_serve(settings, listener))
+
+
+async def _serve(settings: GatewaySettings, listener: socket.socket) -> None:
+    # Opened out here, so that what does not start is an error of ours and not a log line of
+    # uvicorn's; closed after the last request has ended.
+    async with open_services(settings) as services:
+        server = create_server(create_app(lambda: nullcontext(services), settings), settings)
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn takes these over, and raises them again at its end: then they have done
+            # their work, and the services must still be closed.
+            signal.signal(caught, lambda *_: None)
+        _log.info("listening", address=str(listener.getsockname()))
+        await server.serve(sockets=[listener])
 
 
 def create_server(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Server:
     """Return a server for `app`, for sockets that listen already."""
     config = uvicorn.Config(
         app,
-        loop="uvloop",
         http=_bounded_protocol(settings),
         ws="none",
         lifespan="on",
@@ -81,7 +100,7 @@ def create_server(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Server:
 
 
 def listen(host: str, port: int, *, send_timeout_s: float) -> socket.socket:
-    """Return a listening TCP socket; raises OSError when the address is taken."""
+    """Return a listening TCP socket; raises ConfigurationError when the address is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -94,9 +113,9 @@ def listen(host: str, port: int, *, send_timeout_s: float) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
 
 
@@ -110,9 +129,9 @@ def listen_unix(path: Path) -> socket.socket:
         listener.bind(name)
         path.chmod(0o600)
         listener.listen(_BACKLOG)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise ConfigurationError(f"cannot listen on {path}: {error.strerror}") from error
     return listener
 
 

@@ -61,7 +61,9 @@ class GatewaySettings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     max_request_bytes: int = Field(default=4 * MIB, ge=1, description="Largest JSON body")
     max_package_bytes: int = Field(default=2 * GIB, ge=1, description="Largest TSSP package")
-    body_timeout_s: float = Field(default=30.0, gt=0, description="Longest silence in a body")
+    body_timeout_s: float = Field(
+        default=30.0, gt=0, description="Time for a body to come; a large one has more"
+    )
 
     key_cache_ttl_s: float = Field(
         default=2.0, ge=0, le=4.0, description="How long a key is believed without asking again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import secrets
+from random import Random
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,12 +28,15 @@ class RequestContextMiddleware:
     def __init__(self, app: ASGIApp, *, clock: Clock) -> None:
         self._app = app
         self._clock = clock
+        self._random = Random()  # noqa: S311 - ids are unique, and no secrets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(request_id=_request_id(scope), started_s=self._clock.monotonic())
+        context = RequestContext(
+            request_id=_given_id(scope) or self._new_id(), started_s=self._clock.monotonic()
+        )
         state_of(scope)["context"] = context
         own_headers = ((b"x-request-id", context.request_id.encode()), *_SECURITY_HEADERS)
 
@@ -44,9 +47,12 @@ class RequestContextMiddleware:
 
         await self._app(scope, receive, send_with_headers)
 
+    def _new_id(self) -> str:
+        return f"req-{self._random.getrandbits(96):024x}"
 
-def _request_id(scope: Scope) -> str:
+
+def _given_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ACCEPTED_ID.fullmatch(value):
             return str(value, "ascii")
-    return "req-" + secrets.token_hex(12)
+    return None

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import aiohttp
 
 from gateway.errors import (
+    ConfigurationError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
@@ -136,10 +137,10 @@ def _translated() -> Iterator[None]:
 
 
 def check_socket_path(path: Path) -> str:
-    """Return `path` as text; raises ValueError if the system cannot bind or connect to it."""
+    """Return `path` as text; raises ConfigurationError if the system cannot take it."""
     length = len(bytes(path))
     if length > _MAX_SOCKET_PATH_BYTES:
-        raise ValueError(
+        raise ConfigurationError(
             f"the socket path has {length} bytes, and the system allows {_MAX_SOCKET_PATH_BYTES}: "
             f"choose a shorter home than {path.parent}"
         )

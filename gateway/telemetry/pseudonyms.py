@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from typing import Final
+
+from cachetools import LRUCache
 
 from adapter_store.types import TenantId
 
-_PSEUDONYM_HEX_DIGITS = 12  # 48 bits: no collisions to speak of among thousands of tenants
+_MAX_KNOWN: Final = 10_000
+_PSEUDONYM_HEX_DIGITS: Final = 12  # 48 bits: no collisions to speak of among thousands of tenants
 _PURPOSE = b"tensafe/telemetry/tenant/v1\0"
 
 
@@ -16,10 +20,14 @@ class Pseudonyms:
     def __init__(self, key: bytes, *, plain: bool = False) -> None:
         self._key = key
         self._plain = plain
+        self._known: LRUCache[TenantId, str] = LRUCache(_MAX_KNOWN)
 
     def of(self, tenant: TenantId) -> str:
         """Return the name under which telemetry knows `tenant`."""
         if self._plain:
             return tenant
-        mac = hmac.digest(self._key, _PURPOSE + tenant.encode(), "sha256")
-        return "t-" + mac.hex()[:_PSEUDONYM_HEX_DIGITS]
+        name = self._known.get(tenant)
+        if name is None:
+            mac = hmac.digest(self._key, _PURPOSE + tenant.encode(), "sha256")
+            name = self._known[tenant] = "t-" + mac.hex()[:_PSEUDONYM_HEX_DIGITS]
+        return name

@@ -1,4 +1,4 @@
-"""The domain behind the HTTP surface, in memory: tenants `acme` and `globex`, an operator, a pool."""
+"""The domain behind the HTTP surface, in memory: two tenants, an operator, a pool."""
 
 from __future__ import annotations
 

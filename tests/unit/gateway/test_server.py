@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.server import MAX_HEAD_BYTES, create_server, listen, listen_unix
+from adapter_store.errors import KeyringError
+from gateway.errors import ConfigurationError
+from gateway.server import MAX_HEAD_BYTES, create_server, listen, listen_unix, run
 from gateway.settings import GatewaySettings
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -134,8 +136,20 @@ def test_a_unix_socket_is_its_owners_and_replaces_a_dead_one(tmp_path: Path) -> 
     listen_unix(path).close()  # leaves its file, as a killed process does
     with listen_unix(path):
         assert path.stat().st_mode & 0o777 == 0o600
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(ConfigurationError, match="in use"):
             listen_unix(path)
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    with listen("127.0.0.1", 0, send_timeout_s=1) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}: Address already in use"):
+            listen("127.0.0.1", port, send_timeout_s=1)
+
+
+def test_services_that_do_not_start_are_an_error_and_not_a_log_line(tmp_path: Path) -> None:
+    with pytest.raises(KeyringError):
+        run(GatewaySettings(home=tmp_path), port=0)
 
 
 DRAINING = """

@@ -79,13 +79,17 @@ async def test_a_wait_that_takes_too_long_ends() -> None:
 
 async def test_leaving_the_queue_or_failing_inside_gives_everything_back() -> None:
     house = permits()
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail_inside() -> None:
         async with house.hold():
             waiting = asyncio.create_task(_enter(house))
             await asyncio.sleep(0.01)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_inside()
     await asyncio.wait_for(_enter(house), 1)
     assert depths == [1, 0]
 

@@ -38,7 +38,9 @@ class Stack:
     def client(self, key: str | None = ACME_KEY) -> httpx2.Client:
         """Return a client with a key."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=10, trust_env=False, verify=False)
+        return httpx2.Client(
+            base_url=self.url, headers=headers, timeout=10, trust_env=False, verify=False
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ import pytest
 from gateway.audit.record import AuditCount, AuditKind, AuditOutcome
 from tests.fakes.engine import Behaviour, Normal, Wedged
 from tests.fakes.services import ACME_KEY
-from tests.unit.gateway.api.conftest import StartStack, Stack
+from tests.unit.gateway.api.conftest import Stack, StartStack
 from tests.unit.gateway.api.test_inference import CHAT
 
 ABORT_WITHIN_S = 0.1

@@ -48,7 +48,9 @@ def test_every_promised_metric_is_there_and_counts(stack: Stack) -> None:
         text = client.get("/metrics").text
     for name in REQUIRED:
         assert name in text
-    assert re.search(r'tokens_total\{direction="completion",target="adapter",tenant="t-\w+"\} ', text)
+    assert re.search(
+        r'tokens_total\{direction="completion",target="adapter",tenant="t-\w+"\} ', text
+    )
     assert 'tensafe_rejections_total{reason="model_not_found"}' in text
 
 

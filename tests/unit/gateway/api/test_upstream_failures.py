@@ -1,4 +1,4 @@
-"""An engine that misbehaves in every way: a clear error, the right record, nothing of its insides."""
+"""An engine that misbehaves: a clear error, the right record, nothing of its insides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.engine import (
     Wedged,
 )
 from tests.fakes.services import BASE_MODEL, SUPPORT_DIGEST
-from tests.unit.gateway.api.conftest import StartStack, Stack
+from tests.unit.gateway.api.conftest import Stack, StartStack
 from tests.unit.gateway.api.test_inference import CHAT, events
 
 ENGINE_NAME = f"ts-acme-{SUPPORT_DIGEST}-0"

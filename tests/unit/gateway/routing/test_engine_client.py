@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnavailableError
+from gateway.errors import (
+    ConfigurationError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+    UpstreamUnavailableError,
+)
 from gateway.routing.engine_client import check_socket_path, open_engine_client
 
 pytestmark = pytest.mark.anyio
@@ -47,9 +52,12 @@ async def test_a_body_arrives_and_the_answer_returns(tmp_path: Path) -> None:
         await writer.drain()
 
     path = tmp_path / "e.sock"
-    async with engine(path, serve), open_engine_client(path, silence_s=2) as client:
-        async with client.post("/v1/x", b"{}") as answer:
-            assert (answer.status, await answer.read(10)) == (200, b"ok")
+    async with (
+        engine(path, serve),
+        open_engine_client(path, silence_s=2) as client,
+        client.post("/v1/x", b"{}") as answer,
+    ):
+        assert (answer.status, await answer.read(10)) == (200, b"ok")
     assert b"accept-encoding" not in seen[0].lower()
     assert b"user-agent" not in seen[0].lower()
 
@@ -85,10 +93,13 @@ async def test_nothing_is_sent_again_after_the_first_byte(tmp_path: Path) -> Non
         await writer.drain()
 
     path = tmp_path / "e.sock"
-    async with engine(path, serve), open_engine_client(path, silence_s=2) as client:
-        async with client.post("/v1/x", b"{}") as answer:
-            with pytest.raises(UpstreamProtocolError):
-                await answer.read(10)
+    async with (
+        engine(path, serve),
+        open_engine_client(path, silence_s=2) as client,
+        client.post("/v1/x", b"{}") as answer,
+    ):
+        with pytest.raises(UpstreamProtocolError):
+            await answer.read(10)
     assert requests == 1
 
 
@@ -131,13 +142,16 @@ async def test_an_answer_beyond_the_limit_is_refused(tmp_path: Path) -> None:
         await writer.drain()
 
     path = tmp_path / "e.sock"
-    async with engine(path, serve), open_engine_client(path, silence_s=2) as client:
-        async with client.post("/v1/x", b"{}") as answer:
-            with pytest.raises(UpstreamProtocolError):
-                await answer.read(1)
+    async with (
+        engine(path, serve),
+        open_engine_client(path, silence_s=2) as client,
+        client.post("/v1/x", b"{}") as answer,
+    ):
+        with pytest.raises(UpstreamProtocolError):
+            await answer.read(1)
 
 
 def test_a_socket_path_that_the_system_cannot_take_says_what_to_do() -> None:
     check_socket_path(Path("/" + "a" * 106))
-    with pytest.raises(ValueError, match="choose a shorter home"):
+    with pytest.raises(ConfigurationError, match="choose a shorter home"):
         check_socket_path(Path("/" + "a" * 107))

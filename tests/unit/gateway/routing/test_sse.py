@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,7 +50,7 @@ def reference(stream: bytes) -> list[bytes]:
 @given(stream=STREAMS, cuts=st.lists(st.integers(min_value=0, max_value=400), max_size=12))
 def test_any_split_of_the_stream_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    chunks = [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    chunks = [stream[start:end] for start, end in itertools.pairwise(edges)]
     assert parse(chunks) == parse([stream]) == reference(stream)
 
 
