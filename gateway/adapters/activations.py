@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapter_store.errors import NotActiveError, RecordExpiredError, WrongEpochError
 from gateway.adapters import repository
@@ -30,6 +29,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.record import AuditKind, AuditOutcome
 from gateway.clock import Clock
 from gateway.db.engine import Database
+from gateway.db.transaction import Transaction
 from gateway.errors import ConflictError, LifecycleError
 from gateway.tenancy.principal import Principal
 from gateway.tenancy.scopes import Scope
@@ -166,7 +166,7 @@ class Activations:
             raise ConflictError("another version was activated meanwhile") from error
 
     async def _activate_row(
-        self, connection: AsyncConnection, admitted: Adapter, current: Adapter, renew_at: datetime
+        self, connection: Transaction, admitted: Adapter, current: Adapter, renew_at: datetime
     ) -> None:
         if current.epoch != admitted.epoch:
             raise ConflictError("the adapter was taken out of service meanwhile")
@@ -186,6 +186,6 @@ class Activations:
         await self._settlement.attempt(current)
 
 
-async def _same(connection: AsyncConnection, adapter: Adapter) -> Adapter:
+async def _same(connection: Transaction, adapter: Adapter) -> Adapter:
     """Return the adapter as it is now, locked."""
     return await repository.get(connection, adapter.tenant, adapter.digest, lock=True)

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, case, delete, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapter_store.tssp.signing import PublisherPublicKey
 from adapter_store.types import AdapterName, Digest, EngineName, TenantId
@@ -15,6 +14,7 @@ from gateway.adapters.lifecycle import ENDED, AdapterState
 from gateway.adapters.models import Adapter
 from gateway.adapters.reference import Named, Reference, Versioned, no_such_adapter
 from gateway.db.tables import adapters, aliases, evictions
+from gateway.db.transaction import Transaction
 from gateway.errors import ConflictError
 
 _SELECT = select(adapters, aliases.c.generation).outerjoin(
@@ -27,7 +27,7 @@ _SELECT = select(adapters, aliases.c.generation).outerjoin(
 )
 
 
-async def add(connection: AsyncConnection, adapter: Adapter) -> None:
+async def add(connection: Transaction, adapter: Adapter) -> None:
     """Insert an uploaded adapter; sqlalchemy's IntegrityError if digest or version is taken."""
     await connection.execute(
         insert(adapters).values(
@@ -48,7 +48,7 @@ async def add(connection: AsyncConnection, adapter: Adapter) -> None:
 
 
 async def get(
-    connection: AsyncConnection,
+    connection: Transaction,
     tenant: TenantId,
     reference: Reference,
     *,
@@ -74,7 +74,7 @@ async def get(
     return found[0]
 
 
-async def list_of(connection: AsyncConnection, tenant: TenantId) -> list[Adapter]:
+async def list_of(connection: Transaction, tenant: TenantId) -> list[Adapter]:
     """Return a tenant's adapters by name and version; shredded ones are left out."""
     query = _SELECT.where(
         adapters.c.tenant == tenant, adapters.c.state != AdapterState.SHREDDED
@@ -82,7 +82,7 @@ async def list_of(connection: AsyncConnection, tenant: TenantId) -> list[Adapter
     return await _all(connection, query)
 
 
-async def served_by(connection: AsyncConnection, tenant: TenantId) -> list[Adapter]:
+async def served_by(connection: Transaction, tenant: TenantId) -> list[Adapter]:
     """Return what the tenant's aliases mean, by name."""
     query = _SELECT.where(
         adapters.c.tenant == tenant,
@@ -92,7 +92,7 @@ async def served_by(connection: AsyncConnection, tenant: TenantId) -> list[Adapt
     return await _all(connection, query)
 
 
-async def change(connection: AsyncConnection, adapter: Adapter, **values: Any) -> None:
+async def change(connection: Transaction, adapter: Adapter, **values: Any) -> None:
     """Set columns of an adapter's row."""
     await connection.execute(
         update(adapters)
@@ -101,7 +101,7 @@ async def change(connection: AsyncConnection, adapter: Adapter, **values: Any) -
     )
 
 
-async def settled(connection: AsyncConnection, adapter: Adapter, due_at: datetime | None) -> bool:
+async def settled(connection: Transaction, adapter: Adapter, due_at: datetime | None) -> bool:
     """Note when the adapter's record is due again, unless the adapter changed meanwhile."""
     result = await connection.execute(
         update(adapters)
@@ -117,7 +117,7 @@ async def settled(connection: AsyncConnection, adapter: Adapter, due_at: datetim
 
 
 async def alias_generation(
-    connection: AsyncConnection, tenant: TenantId, name: AdapterName, *, lock: bool = False
+    connection: Transaction, tenant: TenantId, name: AdapterName, *, lock: bool = False
 ) -> int:
     """Return how often an alias has moved; 0 if it never meant anything."""
     query = select(aliases.c.generation).where(aliases.c.tenant == tenant, aliases.c.name == name)
@@ -127,7 +127,7 @@ async def alias_generation(
 
 
 async def move_alias(
-    connection: AsyncConnection, adapter: Adapter, expected: int, now: datetime
+    connection: Transaction, adapter: Adapter, expected: int, now: datetime
 ) -> int:
     """Make the alias mean this version if its generation is `expected`; returns the new one.
 
@@ -141,7 +141,7 @@ async def move_alias(
     return expected + 1
 
 
-async def drop_alias(connection: AsyncConnection, adapter: Adapter, now: datetime) -> None:
+async def drop_alias(connection: Transaction, adapter: Adapter, now: datetime) -> None:
     """Make the alias mean nothing if it means this version; its generation is never reused."""
     await connection.execute(
         update(aliases)
@@ -150,7 +150,7 @@ async def drop_alias(connection: AsyncConnection, adapter: Adapter, now: datetim
     )
 
 
-async def request_eviction(connection: AsyncConnection, name: EngineName, now: datetime) -> None:
+async def request_eviction(connection: Transaction, name: EngineName, now: datetime) -> None:
     """Note that an engine name is dead; it never comes back, so this happens once."""
     await connection.execute(
         insert(evictions).values(
@@ -159,13 +159,13 @@ async def request_eviction(connection: AsyncConnection, name: EngineName, now: d
     )
 
 
-async def evicted(connection: AsyncConnection, name: EngineName) -> None:
+async def evicted(connection: Transaction, name: EngineName) -> None:
     """Note that the engines have forgotten this name."""
     await connection.execute(delete(evictions).where(evictions.c.engine_name == str(name)))
 
 
 async def pending_evictions(
-    connection: AsyncConnection, adapter: Adapter | None = None, *, limit: int = 100
+    connection: Transaction, adapter: Adapter | None = None, *, limit: int = 100
 ) -> list[EngineName]:
     """Return the dead names that engines may still hold, oldest first."""
     query = select(evictions.c.engine_name).order_by(evictions.c.requested_at).limit(limit)
@@ -176,22 +176,20 @@ async def pending_evictions(
     return [EngineName.parse(name) for name in (await connection.execute(query)).scalars()]
 
 
-async def due_records(
-    connection: AsyncConnection, now: datetime, *, limit: int = 100
-) -> list[Adapter]:
+async def due_records(connection: Transaction, now: datetime, *, limit: int = 100) -> list[Adapter]:
     """Return the adapters whose activation record is to be written now."""
     query = _SELECT.where(adapters.c.record_due_at <= now).order_by(adapters.c.record_due_at)
     return await _all(connection, query.limit(limit))
 
 
-async def unpurged(connection: AsyncConnection, *, limit: int = 100) -> list[Adapter]:
+async def unpurged(connection: Transaction, *, limit: int = 100) -> list[Adapter]:
     """Return the adapters that are at their end and may still have objects."""
     query = _SELECT.where(adapters.c.state.in_(ENDED), adapters.c.purged_at.is_(None))
     return await _all(connection, query.order_by(adapters.c.changed_at).limit(limit))
 
 
 async def with_objects(
-    connection: AsyncConnection, packages: Collection[tuple[TenantId, Digest]]
+    connection: Transaction, packages: Collection[tuple[TenantId, Digest]]
 ) -> set[tuple[TenantId, Digest]]:
     """Return which of these packages have a row that accounts for their objects."""
     wanted = or_(
@@ -207,7 +205,7 @@ async def with_objects(
 
 
 async def _compare_and_swap(
-    connection: AsyncConnection, adapter: Adapter, expected: int, now: datetime
+    connection: Transaction, adapter: Adapter, expected: int, now: datetime
 ) -> bool:
     values = {"digest": adapter.digest, "generation": expected + 1, "changed_at": now}
     found = await alias_generation(connection, adapter.tenant, adapter.name, lock=True)
@@ -240,7 +238,7 @@ def _matches(reference: Reference) -> Any:
             return adapters.c.digest == digest
 
 
-async def _all(connection: AsyncConnection, query: Select[Any]) -> list[Adapter]:
+async def _all(connection: Transaction, query: Select[Any]) -> list[Adapter]:
     return [_adapter(row) for row in await connection.execute(query)]
 
 

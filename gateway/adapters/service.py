@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from adapter_store.types import TenantId
 from gateway.adapters import repository
 from gateway.adapters.activations import Activations
@@ -22,6 +20,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.record import AuditKind, AuditOutcome
 from gateway.clock import Clock
 from gateway.db.engine import Database
+from gateway.db.transaction import Transaction
 from gateway.tenancy.labels import check_label
 from gateway.tenancy.principal import Principal
 from gateway.tenancy.scopes import Scope
@@ -168,7 +167,7 @@ class AdapterService:
 
     async def _end(
         self,
-        connection: AsyncConnection,
+        connection: Transaction,
         adapter: Adapter,
         state: AdapterState,
         reason: str | None,
@@ -179,9 +178,7 @@ class AdapterService:
             return await self._end_epoch(connection, adapter, **values)
         return await self._change(connection, adapter, **values)
 
-    async def _end_epoch(
-        self, connection: AsyncConnection, adapter: Adapter, **values: Any
-    ) -> Adapter:
+    async def _end_epoch(self, connection: Transaction, adapter: Adapter, **values: Any) -> Adapter:
         """Let the engine name die: the engines must forget it, and it never comes back."""
         now = self._clock.now()
         await repository.request_eviction(connection, adapter.engine_name, now)
@@ -189,9 +186,7 @@ class AdapterService:
             connection, adapter, epoch=adapter.epoch + 1, epoch_changed_at=now, **values
         )
 
-    async def _change(
-        self, connection: AsyncConnection, adapter: Adapter, **values: Any
-    ) -> Adapter:
+    async def _change(self, connection: Transaction, adapter: Adapter, **values: Any) -> Adapter:
         now = self._clock.now()
         await repository.change(connection, adapter, changed_at=now, record_due_at=now, **values)
         return await repository.get(connection, adapter.tenant, adapter.digest)

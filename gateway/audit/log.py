@@ -12,12 +12,12 @@ from typing import Protocol
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.record import AuditEvent, AuditHead, chain
 from gateway.clock import Clock
 from gateway.db.engine import Database
 from gateway.db.tables import audit_head, audit_records
+from gateway.db.transaction import Transaction
 from gateway.errors import AuditUnavailableError, StoreUnavailableError
 
 MAX_QUEUED = 4096
@@ -48,7 +48,7 @@ class AuditLog(Protocol):
         """
         ...
 
-    async def append_within(self, connection: AsyncConnection, event: AuditEvent) -> int:
+    async def append_within(self, connection: Transaction, event: AuditEvent) -> int:
         """Write the record in the caller's own write transaction; durable when that commits.
 
         Make it the transaction's last statement: it holds the chain's head until the commit.
@@ -91,7 +91,7 @@ class SqlAuditLog:
                 f"the audit record was not durable within {self._timeout_s:g} s"
             ) from error
 
-    async def append_within(self, connection: AsyncConnection, event: AuditEvent) -> int:
+    async def append_within(self, connection: Transaction, event: AuditEvent) -> int:
         """See AuditLog."""
         events = [(self._clock.now(), event)]
         return await connection.run_sync(lambda sync: _extend(sync, events))

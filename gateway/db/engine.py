@@ -6,15 +6,16 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from gateway.db.transaction import Steps, Transaction, transaction
 from gateway.errors import InvalidRequestError, StoreUnavailableError
 
 TRANSACTION_TIMEOUT_S = 5.0
@@ -32,13 +33,15 @@ class Database:
     """A pool of connections that hands out transactions, each bounded in time.
 
     Every failure of the database itself leaves as StoreUnavailableError; sqlalchemy's
-    IntegrityError passes, for callers to say what it means to them.
+    IntegrityError passes, for callers to say what it means to them. A caller that is cancelled
+    leaves nothing locked.
     """
 
     def __init__(self, engine: AsyncEngine, sqlite_writer: SqliteWriter | None) -> None:
         self._engine = engine
         self._writing = engine.execution_options(**{_WRITES: True})
         self._sqlite_writer = sqlite_writer
+        self._steps = Steps()
 
     @property
     def dialect(self) -> str:
@@ -46,19 +49,17 @@ class Database:
         return self._engine.dialect.name
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection in a read transaction."""
-        async with _bounded(), self._engine.connect() as connection:
-            yield connection
+    async def read(self) -> AsyncIterator[Transaction]:
+        """Give a read transaction."""
+        async with _bounded(), transaction(self._engine, None, self._steps) as current:
+            yield current
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection in a write transaction; commits unless the body raises."""
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_bounded())
-            if self._sqlite_writer is not None:
-                await stack.enter_async_context(self._sqlite_writer.turn)
-            yield await stack.enter_async_context(self._writing.begin())
+    async def write(self) -> AsyncIterator[Transaction]:
+        """Give a write transaction; it is committed unless the body raises."""
+        turn = None if self._sqlite_writer is None else self._sqlite_writer.turn
+        async with _bounded(), transaction(self._writing, turn, self._steps) as current:
+            yield current
 
     async def transact(self, work: Callable[[Connection], _T]) -> _T:
         """Return what `work` returns in a write transaction; the quickest way to commit.
@@ -66,16 +67,26 @@ class Database:
         On SQLite all of it is one step in the writer's thread: a thread hop for every statement,
         as in `write`, costs ten times what the commit itself does.
         """
+        writer = self._sqlite_writer
         async with _bounded():
-            if self._sqlite_writer is not None:
-                return await self._sqlite_writer.transact(work)
-            async with self._writing.begin() as connection:
-                return await connection.run_sync(work)
+            step = self._run_sync(work) if writer is None else writer.transact(work)
+            return await asyncio.shield(self._steps.start(step))
 
     async def ping(self) -> None:
         """Return if the database answers; raises StoreUnavailableError."""
-        async with self.read() as connection:
-            await connection.execute(text("SELECT 1"))
+        async with self.read() as current:
+            await current.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Wait for what is under way, for as long as a transaction may take, and disconnect."""
+        await self._steps.finish(TRANSACTION_TIMEOUT_S)
+        await self._engine.dispose()
+        if self._sqlite_writer is not None:
+            await asyncio.to_thread(self._sqlite_writer.close)
+
+    async def _run_sync(self, work: Callable[[Connection], _T]) -> _T:
+        async with self._writing.begin() as connection:
+            return await connection.run_sync(work)
 
 
 class SqliteWriter:
@@ -116,12 +127,11 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     sqlite = parsed.get_backend_name() == "sqlite"
     engine = _create_sqlite(parsed) if sqlite else _create_postgres(parsed)
     writer = SqliteWriter(_create_sqlite_writer(parsed)) if sqlite else None
+    database = Database(engine, writer)
     try:
-        yield Database(engine, writer)
+        yield database
     finally:
-        await engine.dispose()
-        if writer is not None:
-            await asyncio.to_thread(writer.close)
+        await database.close()
 
 
 @asynccontextmanager

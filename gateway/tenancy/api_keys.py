@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Row, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapter_store.types import TenantId
 from gateway.audit.log import AuditLog
@@ -15,6 +14,7 @@ from gateway.audit.record import AuditEvent, AuditKind
 from gateway.clock import Clock
 from gateway.db.engine import Database
 from gateway.db.tables import api_keys
+from gateway.db.transaction import Transaction
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.tenancy.key_text import KeyText, Pepper
 from gateway.tenancy.labels import check_label
@@ -171,7 +171,7 @@ class ApiKeys:
         )
         return IssuedKey(key=key, text=text)
 
-    async def _insert(self, connection: AsyncConnection, issued: IssuedKey) -> None:
+    async def _insert(self, connection: Transaction, issued: IssuedKey) -> None:
         key = issued.key
         await connection.execute(
             insert(api_keys).values(
@@ -204,7 +204,7 @@ def _event(kind: AuditKind, actor: Principal, key: ApiKey) -> AuditEvent:
     return AuditEvent(kind, actor=actor.key_id, tenant=key.tenant, subject=key.key_id)
 
 
-async def _find(connection: AsyncConnection, key_id: str, *, lock: bool = False) -> ApiKey:
+async def _find(connection: Transaction, key_id: str, *, lock: bool = False) -> ApiKey:
     query = select(api_keys).where(api_keys.c.key_id == key_id)
     if lock:  # two rotations at once must not make two successors
         query = query.with_for_update()

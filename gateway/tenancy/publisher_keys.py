@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Row, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapter_store.tssp.signing import PublisherPublicKey
 from adapter_store.types import TenantId
@@ -15,6 +14,7 @@ from gateway.audit.record import AuditEvent, AuditKind
 from gateway.clock import Clock
 from gateway.db.engine import Database
 from gateway.db.tables import publisher_keys
+from gateway.db.transaction import Transaction
 from gateway.errors import ConflictError, NotFoundError
 from gateway.tenancy.labels import check_label
 from gateway.tenancy.principal import Principal
@@ -102,7 +102,7 @@ class PublisherKeys:
 
 
 async def _find(
-    connection: AsyncConnection, tenant: TenantId, key_id: str
+    connection: Transaction, tenant: TenantId, key_id: str
 ) -> RegisteredPublisherKey | None:
     query = select(publisher_keys).where(
         publisher_keys.c.tenant == tenant, publisher_keys.c.key_id == key_id

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapter_store.errors import InvalidNameError
 from adapter_store.types import TenantId, parse_tenant_id
@@ -16,6 +15,7 @@ from gateway.audit.record import AuditEvent, AuditKind
 from gateway.clock import Clock
 from gateway.db.engine import Database
 from gateway.db.tables import tenants
+from gateway.db.transaction import Transaction
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.tenancy.labels import check_label
 from gateway.tenancy.principal import Principal
@@ -89,7 +89,7 @@ class Tenants:
             return [_tenant(row) for row in rows]
 
 
-async def find_tenant(connection: AsyncConnection, tenant: str, *, lock: bool = False) -> Tenant:
+async def find_tenant(connection: Transaction, tenant: str, *, lock: bool = False) -> Tenant:
     """Return a tenant as this transaction sees it; raises NotFoundError.
 
     `lock` makes others who lock it wait until this transaction ends.

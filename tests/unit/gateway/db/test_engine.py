@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,41 @@ async def test_connections_that_the_server_closed_are_replaced(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shared'"
         )
         await database.ping()
+
+
+async def test_a_caller_that_goes_away_at_any_moment_leaves_nothing_locked(
+    database: Database, clock: FakeClock
+) -> None:
+    """Left to the driver, a cancelled transaction holds SQLite's write lock for good."""
+    for number in range(60):
+        task = asyncio.create_task(add(database, f"cancelled-{number}", clock))
+        await asyncio.sleep(number / 10_000)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        began = time.monotonic()
+        await add(database, f"added-{number}", clock)
+        assert time.monotonic() - began < 2
+    assert len([name for name in await names(database) if name.startswith("added")]) == 60
+
+
+async def test_a_transaction_that_is_cancelled_in_its_body_is_rolled_back(
+    database: Database, clock: FakeClock
+) -> None:
+    inserted = asyncio.Event()
+
+    async def insert_and_wait() -> None:
+        async with database.write() as connection:
+            await connection.execute(
+                insert(tenants).values(id="acme", display_name="", created_at=clock.now())
+            )
+            inserted.set()
+            await asyncio.sleep(30)
+
+    task = asyncio.create_task(insert_and_wait())
+    await inserted.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await add(database, "globex", clock)
+    assert await names(database) == ["globex"]
