@@ -62,7 +62,7 @@ def configure_logging(level: str, stream: TextIO = sys.stderr) -> None:
 
 
 def _render(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    return render(event) + "\n"
+    return render(event)
 
 
 class _LibraryFormatter(logging.Formatter):
