@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.lora import model_manager
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import LoRAModelManager, LRUCacheLoRAModelManager
 from vllm.lora.ops.torch_ops import lora_ops
@@ -81,6 +82,7 @@ EXPECTATIONS = (
     ),
     Expectation(Scheduler, "finish_requests", ("self", "request_ids", "finished_status")),
     Expectation(OpenAIServingModels, "resolve_lora", ("self", "lora_name")),
+    Expectation(model_manager, "get_supported_lora_modules", ("model",)),
     Expectation(
         lora_ops,
         "bgmv_expand",

@@ -12,6 +12,7 @@ from runtime.engine_contract import check_engine_contract
 from runtime.lora_resolver import install_resolver
 from runtime.plugin_names import BROKER_SOCKET, BROKER_TIMEOUT_S, CONFIRM_LOADS
 from runtime.processes import die_with_parent, forked_children_die_with_this_process
+from runtime.scored_prompts import install_scored_prompts
 from runtime.step_failures import install_step_failures
 from runtime.worker_loading import AdapterLoading
 
@@ -34,5 +35,6 @@ def register() -> None:
     loading = AdapterLoading(broker, confirm_loads=os.environ.get(CONFIRM_LOADS) == "1")
     loading.install()
     install_base_rows()
+    install_scored_prompts()
     install_step_failures(loading.failed_in_this_step)
     install_resolver(broker)
