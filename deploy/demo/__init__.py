@@ -1,0 +1,1 @@
+"""The demo: the whole stack on this machine, with nothing mocked."""
