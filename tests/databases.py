@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -64,6 +66,28 @@ def run_postgres() -> Iterator[PostgresServer]:
         if os.environ.get("XDG_RUNTIME_DIR") == str(folder):
             del os.environ["XDG_RUNTIME_DIR"]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def hung(dialect: str, url: str, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold SQLite's write lock from another process's place, or stop every Postgres process."""
+    if dialect == "sqlite":
+        holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        yield
+        holder.execute("ROLLBACK")
+        holder.close()
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    postmaster = psutil.Process(server.pid)
+    processes = [postmaster, *postmaster.children()]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 @pytest.fixture(scope="session")

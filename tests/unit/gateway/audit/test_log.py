@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.engine import Connection
@@ -28,7 +26,7 @@ from gateway.db.engine import Database, open_database
 from gateway.db.migrations import migrate
 from gateway.db.tables import audit_records
 from gateway.errors import AuditUnavailableError
-from tests.databases import PostgresServer
+from tests.databases import hung
 from tests.fakes.clock import FakeClock
 from tests.unit.gateway.audit.events import event
 
@@ -193,28 +191,6 @@ async def test_a_full_disk_refuses(empty_database_url: str, clock: FakeClock, di
                 refused += 1
         assert refused
         assert (await verify_database(database)).sequence == 200 - refused
-
-
-@contextmanager
-def hung(dialect: str, url: str, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Hold SQLite's write lock from another process's place, or stop every Postgres process."""
-    if dialect == "sqlite":
-        holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-        holder.execute("BEGIN EXCLUSIVE")
-        yield
-        holder.execute("ROLLBACK")
-        holder.close()
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    postmaster = psutil.Process(server.pid)
-    processes = [postmaster, *postmaster.children()]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 async def test_a_hung_database_refuses_within_the_timeout_and_then_recovers(

@@ -17,7 +17,7 @@ from gateway.db import engine as db_engine
 from gateway.db.engine import Database, open_database
 from gateway.db.tables import tenants
 from gateway.errors import InvalidRequestError, StoreUnavailableError
-from tests.databases import PostgresServer
+from tests.databases import PostgresServer, hung
 from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -108,6 +108,25 @@ async def test_a_transaction_that_waits_too_long_is_ended(
         await hold()
     assert time.monotonic() - began < 2
     await add(database, "acme", clock)  # nothing is held any more
+
+
+async def test_a_hung_database_is_given_up_and_then_works_again(
+    dialect: str,
+    database_url: str,
+    clock: FakeClock,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_database(database_url) as database:
+        await add(database, "acme", clock)
+        with hung(dialect, database_url, request), monkeypatch.context() as patch:
+            patch.setattr(db_engine, "TRANSACTION_TIMEOUT_S", 0.3)
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError):
+                await add(database, "globex", clock)
+            assert time.monotonic() - began < 2
+        await add(database, "initech", clock)
+        assert await names(database) == ["acme", "initech"]
 
 
 async def test_an_error_repeats_no_value(database: Database) -> None:
