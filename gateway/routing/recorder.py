@@ -67,6 +67,7 @@ class Recorder:
         Raises AuditUnavailableError: it must then not be forwarded.
         """
         await self._append(self._event(exchange, AuditKind.REQUEST_STARTED, AuditOutcome.OK))
+        self._metrics.in_flight.inc()
 
     def first_frame(self, exchange: Exchange) -> None:
         """Measure the time to the first frame of a stream."""
@@ -76,6 +77,7 @@ class Recorder:
 
     async def completed(self, exchange: Exchange) -> None:
         """Record and count how the request ended. Never raises: the answer is out already."""
+        self._metrics.in_flight.dec()
         self._count(exchange)
         exchange.context.outcome = exchange.outcome
         event = self._event(
@@ -132,6 +134,8 @@ class Recorder:
         self._metrics.inference_latency.labels(exchange.endpoint, target, outcome).observe(
             self._elapsed_s(exchange)
         )
+        if exchange.outcome is AuditOutcome.FAILED:
+            self._metrics.engine_failures.labels(target, exchange.code or "internal_error").inc()
         tokens = self._metrics.inference_tokens
         tokens.labels(tenant, target, "prompt").inc(exchange.tally.prompt_tokens)
         tokens.labels(tenant, target, "completion").inc(exchange.tally.completion_tokens)

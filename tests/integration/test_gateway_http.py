@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -208,6 +209,30 @@ def test_bad_packages_are_refused_one_by_one(
             assert len(client.get("/v1/adapters").json()["data"]) == (1 if key == acme else 0)
     with deployment.client(acme) as client:
         assert client.post("/v1/adapters", content=package).status_code == 415
+
+
+def test_an_upload_that_is_hung_up_on_leaves_nothing(
+    deployment: Deployment, globex: str, package: bytes
+) -> None:
+    def stored() -> set[Path]:
+        return {path for path in (deployment.home / "objects").rglob("*") if path.is_file()}
+
+    before = stored()
+    head = (
+        f"POST /v1/adapters HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {globex}\r\n"
+        f"content-type: {PACKAGE}\r\ncontent-length: {len(package)}\r\n\r\n"
+    ).encode()
+    address = ("127.0.0.1", int(deployment.url.rpartition(":")[2]))
+    for sent in (0, 100, len(package) // 2, len(package) - 1):
+        with socket.create_connection(address, timeout=5) as connection:
+            connection.sendall(head + package[:sent])
+            time.sleep(0.05)
+    deadline = time.monotonic() + 5
+    while stored() != before:
+        assert time.monotonic() < deadline, stored() - before
+        time.sleep(0.05)
+    with deployment.client(globex) as client:
+        assert client.get("/v1/adapters").json()["data"] == []
 
 
 def test_an_adapter_that_the_pool_refuses_is_rejected_with_its_reason(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+from tests.fakes.engine import Status
 from tests.fakes.services import ACME_KEY
 from tests.unit.gateway.api.conftest import Stack
 from tests.unit.gateway.api.test_inference import CHAT
@@ -52,6 +53,15 @@ def test_every_promised_metric_is_there_and_counts(stack: Stack) -> None:
         r'tokens_total\{direction="completion",target="adapter",tenant="t-\w+"\} ', text
     )
     assert 'tensafe_rejections_total{reason="model_not_found"}' in text
+
+
+def test_failures_of_the_engine_are_counted_and_nothing_stays_in_flight(stack: Stack) -> None:
+    stack.engine.behaviour = Status(500)
+    with stack.client() as client:
+        client.post("/v1/chat/completions", json=CHAT)
+        text = client.get("/metrics").text
+    assert 'tensafe_engine_failures_total{code="engine_failed",target="adapter"}' in text
+    assert "tensafe_requests_in_flight 0.0" in text
 
 
 def test_strangers_cannot_make_labels(stack: Stack) -> None:
