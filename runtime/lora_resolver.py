@@ -65,9 +65,16 @@ def install_resolver(broker: BrokerClient) -> None:
     resolver = TenSafeResolver(broker)
     LoRAResolverRegistry.register_resolver(RESOLVER_NAME, resolver)
 
-    def make_resolve(
-        original: Callable[..., Coroutine[Any, Any, Any]],
-    ) -> Callable[..., Coroutine[Any, Any, LoRARequest | ErrorResponse]]:
+    replace(OpenAIServingModels, "resolve_lora", make_resolve(resolver))
+
+
+Resolve = Callable[..., Coroutine[Any, Any, Any]]
+
+
+def make_resolve(resolver: TenSafeResolver) -> Callable[[Resolve], Resolve]:
+    """Return what makes vLLM's `resolve_lora` into ours."""
+
+    def make(original: Resolve) -> Resolve:
         async def resolve_lora(
             models: OpenAIServingModels, lora_name: str
         ) -> LoRARequest | ErrorResponse:
@@ -88,7 +95,7 @@ def install_resolver(broker: BrokerClient) -> None:
 
         return resolve_lora
 
-    replace(OpenAIServingModels, "resolve_lora", make_resolve)
+    return make
 
 
 def forget_lock(models: OpenAIServingModels, lora_name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from runtime.broker import protocol
 from runtime.errors import AdapterRefusedError, BrokerProtocolError, BrokerUnavailableError
+
+RETRY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,24 @@ class BrokerClient:
             if not isinstance(reply, protocol.Done):
                 raise BrokerProtocolError("expected an acknowledgement, got another reply")
 
+    def _connect(self, connection: socket.socket) -> None:
+        """Connect within the deadline: a full queue refuses a Unix socket at once (connect(2))."""
+        deadline = time.monotonic() + self.timeout_s
+        connection.settimeout(self.timeout_s)
+        while True:
+            try:
+                return connection.connect(str(self.socket_path))
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_S)
+
     @contextmanager
     def _exchange(self, request: protocol.Request) -> Iterator[tuple[protocol.Reply, int | None]]:
         with contextlib.ExitStack() as stack:
             try:
                 connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                connection.settimeout(self.timeout_s)
-                connection.connect(str(self.socket_path))
+                self._connect(connection)
                 protocol.send(connection, request)
                 reply, file = protocol.receive_reply(connection)
             except OSError as error:

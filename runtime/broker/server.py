@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,8 @@ from runtime.sockets import listen, peer_user_id, remove_stale_socket
 
 MAX_CONCURRENT_REQUESTS = 32
 """Workers and API server ask one question at a time each; more is a mistake or an attack."""
+
+_logger = logging.getLogger("tensafe.broker")
 
 FAILED = protocol.Refused("adapter_failed_in_step", "failed")
 
@@ -74,7 +77,7 @@ class Broker:
             except OSError:
                 return
             connection.settimeout(self._idle_timeout_s)
-            self._workers.submit(self._serve, connection)
+            self._workers.submit(self._serve, connection).add_done_callback(_log_defect)
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -119,3 +122,9 @@ class Broker:
             # It fell out of the cache between the two lines; the next one is fresh.
             return protocol.Refused("adapter_evicted", "unavailable"), None
         return protocol.Taken(held.config_json, held.size), file
+
+
+def _log_defect(answered: Future[None]) -> None:
+    """Name an exception that nobody expected; its client has seen the connection close."""
+    if not answered.cancelled() and (defect := answered.exception()) is not None:
+        _logger.error("a request ended with %s", type(defect).__name__)
