@@ -7,8 +7,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 from openai import AsyncOpenAI
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
 
 from deploy.demo.onboarding import Tenant
 from gateway.cli.errors import CliError
@@ -18,6 +21,12 @@ _STREAMS_PER_TENANT = 4
 _STREAM_TOKENS = 96
 _REPLY_TOKENS = 48
 _SAMPLE_TEXTS = 12
+# A small model repeats itself when it always says what is likeliest.
+_SAMPLING: Final[dict[str, Any]] = {
+    "temperature": 0.7,
+    "seed": 1,
+    "extra_body": {"repetition_penalty": 1.15},
+}
 
 
 @dataclass(frozen=True)
@@ -63,14 +72,14 @@ class Throughput:
     tokens_per_s: float
 
 
-def speaker(base_url: str, tenant: Tenant, texts: Sequence[str], *, question: str) -> Speaker:
+def speaker(
+    base_url: str, tenant: Tenant, texts: Sequence[str], *, question: str, opening: str
+) -> Speaker:
     """A tenant ready to talk to the gateway at `base_url`."""
     client = AsyncOpenAI(
         base_url=f"{base_url}/v1", api_key=tenant.api_key, max_retries=0, timeout=120.0
     )
-    sample = texts[:_SAMPLE_TEXTS]
-    opening = "".join(sample[1].splitlines(keepends=True)[:2])
-    return Speaker(tenant, client, sample, question, opening)
+    return Speaker(tenant, client, texts[:_SAMPLE_TEXTS], question, opening)
 
 
 async def talk(
@@ -122,19 +131,19 @@ async def _warm_ttft_ms(speaker: Speaker) -> float:
 
 async def _chat(speaker: Speaker) -> str:
     """The answer to the question, as chat, not streamed."""
-    answer = await speaker.client.chat.completions.create(
+    answer: ChatCompletion = await speaker.client.chat.completions.create(
         model=speaker.tenant.adapter,
         messages=[{"role": "user", "content": speaker.question}],
         max_tokens=_REPLY_TOKENS,
-        temperature=0,
+        **_SAMPLING,
     )
     return answer.choices[0].message.content or ""
 
 
 async def _complete(speaker: Speaker, model: str) -> str:
     """How `model` goes on where the opening ends, as a completion, not streamed."""
-    completion = await speaker.client.completions.create(
-        model=model, prompt=speaker.opening, max_tokens=_REPLY_TOKENS, temperature=0
+    completion: Completion = await speaker.client.completions.create(
+        model=model, prompt=speaker.opening, max_tokens=_REPLY_TOKENS, **_SAMPLING
     )
     return completion.choices[0].text
 

@@ -86,7 +86,13 @@ def issue_key(admin: Http, tenant: str, *, scopes: tuple[str, ...]) -> dict[str,
 
 
 def pack_adapter(
-    http: Http, tenant: Tenant, adapter_dir: Path, package: Path, *, privacy: PrivacyStatement
+    http: Http,
+    tenant: Tenant,
+    adapter_dir: Path,
+    package: Path,
+    *,
+    privacy: PrivacyStatement,
+    version: int = 1,
 ) -> None:
     """Encrypt and sign the adapter for the deployment behind `http`."""
     base_model = http.call("GET", "/v1/base-model")
@@ -97,7 +103,7 @@ def pack_adapter(
             out,
             tenant=parse_tenant_id(tenant.id),
             name=parse_adapter_name(tenant.adapter),
-            version=1,
+            version=version,
             base_model=BaseModelRef(id=base_model["id"], fingerprint=base_model["fingerprint"]),
             signer=tenant.publisher,
             recipients=[IngestPublicKey.of(base64.b64decode(ingest_key["public_key"]))],

@@ -87,24 +87,18 @@ def weight_samples(adapter_dir: Path) -> list[bytes]:
     return samples
 
 
-def files_with(needles: list[bytes], directories: list[Path]) -> list[Path]:
-    """Every regular file under `directories` that contains one of `needles`."""
+def files_with(needles: list[bytes], directory: Path) -> list[Path]:
+    """Every regular file under `directory` that contains one of `needles`."""
     found = []
-    for path in _regular_files(directories):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue  # a journal that was just folded into its database
-        if any(needle in content for needle in needles):
-            found.append(path)
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue  # a journal that was just folded into its database
+            if any(needle in content for needle in needles):
+                found.append(path)
     return found
-
-
-def _regular_files(directories: list[Path]) -> Iterator[Path]:
-    for directory in directories:
-        for path in directory.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                yield path
 
 
 def processes_of(home: Path) -> list[int]:
@@ -118,4 +112,18 @@ def processes_of(home: Path) -> list[int]:
             continue  # gone, or another user's
         if needle in environment and int(process.name) != os.getpid():
             found.append(int(process.name))
+    return found
+
+
+def shared_memory_of(processes: list[int]) -> set[Path]:
+    """The files in shared memory that these processes have mapped."""
+    found = set()
+    for process in processes:
+        try:
+            maps = Path(f"/proc/{process}/maps").read_text()
+        except OSError:
+            continue  # gone meanwhile
+        fields = (line.split(maxsplit=5) for line in maps.splitlines())
+        paths = (Path(field[5]) for field in fields if len(field) == 6)
+        found |= {path for path in paths if path.is_relative_to(_SHARED_MEMORY) and path.exists()}
     return found

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from openai import APIError
+
 from deploy.demo import security
 from deploy.demo.conversation import Talk, Throughput, speaker, talk
 from deploy.demo.messages import PLAIN_TENANT, PRIVATE_TENANT
@@ -21,6 +23,7 @@ from deploy.demo.places import (
     plaintext_directory,
     processes_of,
     remove_directory,
+    shared_memory_of,
     weight_samples,
 )
 from deploy.demo.preparation import BaseModel, Training, choose_model
@@ -35,12 +38,21 @@ KeepRunning = Callable[[Outcome, str, Tenant], None]
 """Is given what was found, the gateway's URL and a tenant; everything is stopped after it."""
 
 _ADAPTERS: Final = {PLAIN_TENANT: "mail", PRIVATE_TENANT: "manual"}
-_QUESTIONS: Final = {
-    PLAIN_TENANT: 'def send(self, message):\n    """Send a message to the server."""',
-    PRIVATE_TENANT: "What is a class definition?",
+_WORDS: Final = {
+    PLAIN_TENANT: {
+        "question": 'def send(self, message):\n    """Send a message to the server."""',
+        "opening": 'def get_content_type(self):\n    """Return the',
+    },
+    PRIVATE_TENANT: {
+        "question": "What is a class definition?",
+        "opening": "The statement is executed when",
+    },
 }
+_TENANTS: Final = "tenants and keys"
+_PACKAGES: Final = "pack, upload, activate"
+_TALK: Final = "both tenants talk at once"
+_ATTACKS: Final = "what must not work"
 _POLL_S: Final = 0.1
-_GATEWAY_START_S: Final = 30.0
 
 
 def run_demo(model: str | None, steps: Steps, *, keep_running: KeepRunning | None) -> Outcome:
@@ -75,7 +87,8 @@ def run_demo(model: str | None, steps: Steps, *, keep_running: KeepRunning | Non
             keep_running(outcome, stack.base_url, tenants[0])
             kept_s = time.monotonic() - kept_from
         steps.begin("stop everything")
-    outcome.checks.append(_nothing_left(home, plaintext))
+        shared_memory = shared_memory_of(processes_of(home))
+    outcome.checks.append(_nothing_left(home, plaintext, *shared_memory))
     steps.finish("stop everything")
     outcome.add_time(time.monotonic() - started - kept_s, made_model=made_model)
     return outcome
@@ -108,62 +121,69 @@ def _show(
     steps: Steps,
 ) -> tuple[Outcome, list[Tenant]]:
     """Everything that is done with a running deployment."""
-    with Http(stack.base_url, stack.admin_key) as admin, ExitStack() as connections:
-        steps.begin("tenants and keys")
+    with ExitStack() as connections:
+        admin = connections.enter_context(Http(stack.base_url, stack.admin_key))
+        steps.begin(_TENANTS)
         tenants = [
             create_tenant(admin, name, name=name.capitalize(), adapter=adapter)
             for name, adapter in _ADAPTERS.items()
         ]
-        https = [
+        acme, globex = (
             connections.enter_context(Http(stack.base_url, tenant.api_key)) for tenant in tenants
-        ]
-        steps.finish("tenants and keys")
+        )
+        steps.finish(_TENANTS)
 
-        steps.begin("pack, upload, activate")
+        steps.begin(_PACKAGES)
         samples = _samples(plaintext)
-        packages = []
-        for tenant, http in zip(tenants, https, strict=True):
-            package = stack.home / f"{tenant.adapter}.tssp"
-            privacy = training.adapters[tenant.id].privacy
-            pack_adapter(http, tenant, plaintext / tenant.id, package, privacy=privacy)
-            packages.append(package)
+        packages = _pack([acme, globex], tenants, training, plaintext, stack.home)
         remove_directory(plaintext)
-        for http, package in zip(https, packages, strict=True):
-            serve_package(http, package)
-        steps.finish("pack, upload, activate", "plaintext removed")
+        serve_package(acme, packages[0])
+        serve_package(globex, packages[1])
+        steps.finish(_PACKAGES, "plaintext removed")
 
-        steps.begin("both tenants talk at once")
-        talks, throughput = _talk(stack, tenants, corpus, model)
-        steps.finish("both tenants talk at once", f"{throughput.tokens_per_s:.0f} tokens/s")
+        steps.begin(_TALK)
+        one, two, throughput = _talk(stack, tenants, corpus, model)
+        steps.finish(_TALK, f"{throughput.tokens_per_s:.0f} tokens/s")
 
-        steps.begin("what must not work")
-        acme, globex = https
+        steps.begin(_ATTACKS)
         checks = [
             security.strangers_adapter(globex, tenants[0].adapter),
-            security.tampered_package(acme, packages[0]),
+            security.tampered_package(acme, packages[2]),
             security.foreign_package(globex, packages[0]),
             security.revoked_key(admin, stack.base_url, tenants[1]),
             *security.audit_log(admin),
             *security.nothing_at_rest(
                 stack.home,
-                plaintext.parent,
                 weights=samples,
                 keys=[stack.admin_key, *(tenant.api_key for tenant in tenants)],
             ),
         ]
-        steps.finish("what must not work")
+        steps.finish(_ATTACKS)
     results = [
-        TenantResult(
-            tenant=tenant.id,
-            adapter=tenant.adapter,
-            subject=domain.subject,
-            training=training.adapters[tenant.id],
-            talk=said,
-        )
-        for tenant, domain, said in zip(tenants, corpus.domains, talks, strict=True)
+        TenantResult(tenant.id, tenant.adapter, domain.subject, training.adapters[tenant.id], said)
+        for tenant, domain, said in zip(tenants, corpus.domains, (one, two), strict=True)
     ]
     bars = [bar for result in results for bar in result.bars()]
     return Outcome(tenants=results, throughput=throughput, checks=[*bars, *checks]), tenants
+
+
+def _pack(
+    https: list[Http], tenants: list[Tenant], training: Training, plaintext: Path, home: Path
+) -> list[Path]:
+    """A package of each tenant's adapter, and a second version of the first to tamper with."""
+    packages = []
+    for number, version in ((0, 1), (1, 1), (0, 2)):
+        tenant = tenants[number]
+        packages.append(home / f"{tenant.adapter}-{version}.tssp")
+        pack_adapter(
+            https[number],
+            tenant,
+            plaintext / tenant.id,
+            packages[-1],
+            privacy=training.adapters[tenant.id].privacy,
+            version=version,
+        )
+    return packages
 
 
 def _samples(plaintext: Path) -> list[bytes]:
@@ -171,20 +191,25 @@ def _samples(plaintext: Path) -> list[bytes]:
     samples = [
         sample for adapter in sorted(plaintext.iterdir()) for sample in weight_samples(adapter)
     ]
-    if len(files_with(samples, [plaintext])) != len(_ADAPTERS):
+    if len(files_with(samples, plaintext)) != len(_ADAPTERS):
         raise CliError("the search for plaintext does not find it where it is", code="bad_search")
     return samples
 
 
 def _talk(
     stack: LocalStack, tenants: list[Tenant], corpus: Corpus, model: BaseModel
-) -> tuple[tuple[Talk, Talk], Throughput]:
-    speakers = [
-        speaker(stack.base_url, tenant, domain.held_out, question=_QUESTIONS[tenant.id])
+) -> tuple[Talk, Talk, Throughput]:
+    first, second = (
+        speaker(stack.base_url, tenant, domain.held_out, **_WORDS[tenant.id])
         for tenant, domain in zip(tenants, corpus.domains, strict=True)
-    ]
-    one, two, throughput = asyncio.run(talk(speakers[0], speakers[1], base_model=model.name))
-    return (one, two), throughput
+    )
+    try:
+        return asyncio.run(talk(first, second, base_model=model.name))
+    except APIError as error:
+        raise CliError(
+            f"a request failed: {error}\nThe end of the pool's log:\n{stack.pool.log_tail()}",
+            code="request_failed",
+        ) from error
 
 
 def _uninterrupted(stop: Callable[[], None]) -> None:
@@ -192,8 +217,8 @@ def _uninterrupted(stop: Callable[[], None]) -> None:
         stop()
 
 
-def _nothing_left(home: Path, plaintext: Path) -> Bar:
-    left = [str(path) for path in (home, plaintext) if path.exists()]
+def _nothing_left(home: Path, *others: Path) -> Bar:
+    left = [str(path) for path in (home, *others) if path.exists()]
     left += [f"process {number}" for number in processes_of(home)]
     return Bar(
         name="processes, sockets and files left behind",

@@ -62,7 +62,7 @@ def _talk(result: TenantResult) -> Table:
         (f"{result.adapter} goes on", result.talk.own_continuation),
         (f"chat with {result.adapter}", result.talk.reply),
     ):
-        table.add_row(name, escape(text.strip("\n")[:_SHOWN_CHARACTERS]))
+        table.add_row(name, escape(text.replace("\n", " ⏎ ")[:_SHOWN_CHARACTERS]))
     return table
 
 
