@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,7 +20,8 @@ GENESIS = "0" * 64
 MAX_RECORD_BYTES = 4096
 
 EventKind = Literal["TSSP_PACKAGE_LOADED", "INFERENCE_START", "INFERENCE_COMPLETE"]
-Label = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@-]{0,160}\Z")]
+LABEL = re.compile(r"[A-Za-z0-9._:@-]{0,160}")
+Label = Annotated[str, msgspec.Meta(pattern=rf"^{LABEL.pattern}\Z")]
 """Ids, engine names and outcomes: there is no member in which a prompt would fit."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -40,6 +42,11 @@ class AuditEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     prompts: Count = 0
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
+
+    def __post_init__(self) -> None:
+        for label in (self.adapter, self.request_id, self.outcome):
+            if not LABEL.fullmatch(label):
+                raise AuditError("expected ids of at most 160 of A-Z, a-z, 0-9 and ._:@-")
 
 
 class AuditRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

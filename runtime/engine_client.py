@@ -66,7 +66,7 @@ class AgentEngineClient:
 
     async def tokens_so_far(self) -> float:
         """Return how many tokens the engine has read and written; it grows while it works."""
-        return _sum_of_counters((await self._request("GET", "/metrics")).decode(errors="replace"))
+        return sum_of_counters((await self._request("GET", "/metrics")).decode(errors="replace"))
 
     async def state(self) -> EngineState:
         return msgspec.json.decode(await self._request("GET", STATE_PATH), type=EngineState)
@@ -90,7 +90,8 @@ class AgentEngineClient:
         return response.content
 
 
-def _sum_of_counters(metrics: str) -> float:
+def sum_of_counters(metrics: str) -> float:
+    """Return the sum of the engine's token counters in a Prometheus text."""
     return sum(
         float(line.rpartition(" ")[2])
         for line in metrics.splitlines()

@@ -11,9 +11,10 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -68,15 +69,19 @@ def engine_environment(
     environment = {
         name: value for name, value in base.items() if not name.startswith(("VLLM_", "TENSAFE_"))
     }
+    workers = options.tensor_parallel_size * options.pipeline_parallel_size
     if _is_cpu_build():
         # With LoRA a CPU engine compiles no model, but the first request that scores its prompt
         # would compile a kernel for 20 s, inside a step, and everybody would wait.
         environment["TORCHDYNAMO_DISABLE"] = "1"
-    several = options.tensor_parallel_size * options.pipeline_parallel_size > 1
+        if workers > 1:
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = cpu_shares(
+                sorted(os.sched_getaffinity(0)), workers
+            )
     return environment | {
         plugin_names.BROKER_SOCKET: str(settings.broker_socket),
         plugin_names.BROKER_TIMEOUT_S: str(settings.broker_timeout_s),
-        plugin_names.CONFIRM_LOADS: "1" if several else "0",
+        plugin_names.CONFIRM_LOADS: "1" if workers > 1 else "0",
         engine_main.PARENT_ID: str(os.getpid()),
         "VLLM_PLUGINS": f"{plugin_names.GENERAL_PLUGIN},{plugin_names.ENDPOINT_PLUGIN}",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # without it vLLM calls no resolver
@@ -188,6 +193,15 @@ def kv_cache_bytes(options: EngineOptions) -> int | None:
     if kv_cache_gib is None and options.gpu_memory_utilization is None and _is_cpu_build():
         kv_cache_gib = DEFAULT_CPU_KV_CACHE_GIB  # vLLM would take 92 % of the machine's memory
     return None if kv_cache_gib is None else int(kv_cache_gib * GIB)
+
+
+def cpu_shares(cpus: Sequence[int], workers: int) -> str:
+    """Return the CPUs of each worker as vLLM reads them; by itself it wants a NUMA node for each."""
+    if len(cpus) < workers:
+        return "nobind"
+    bounds = [len(cpus) * number // workers for number in range(workers + 1)]
+    shares = [cpus[start:end] for start, end in pairwise(bounds)]
+    return "|".join(",".join(map(str, share)) for share in shares)
 
 
 def _memory_arguments(options: EngineOptions) -> list[str]:

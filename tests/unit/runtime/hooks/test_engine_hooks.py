@@ -249,7 +249,9 @@ async def resolve(models: Any, broker: FakeBroker, name: str, *, loads: bool = T
     return await make_resolve(TenSafeResolver(broker))(vllm_resolve)(models, name)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["", "nonsense", "ts-acme-1-1", NAME + "\n", "a" * 10_000, "ts-\x00"])
+@pytest.mark.parametrize(
+    "name", ["", "nonsense", "ts-acme-1-1", NAME + "\n", "a" * 10_000, "ts-\x00"]
+)
 async def test_a_malformed_name_asks_nobody_and_leaves_no_lock(name: str) -> None:
     models, broker = fake_models(), FakeBroker()
 
