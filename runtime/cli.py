@@ -20,6 +20,7 @@ EXIT_FAILED = 1
 EXIT_MISCONFIGURED = 2
 
 app = typer.Typer(
+    add_completion=False,
     help="Serve a base model and its tenants' encrypted adapters with vLLM.",
     no_args_is_help=True,
 )

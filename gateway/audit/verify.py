@@ -3,7 +3,8 @@
 The rules, in this order: the first record is chained to the start; sequence numbers grow by
 one; every record is in canonical form and says its own number; every hash is SHA-256(previous
 hash ‖ record); the last record is the head's. A log that was rewritten together with its head
-is consistent with itself: only a head kept elsewhere (`expected_head`) gives that away.
+is consistent with itself: only a head noted earlier and kept elsewhere gives that away, which
+every later log must contain.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ class AuditTamperedError(GatewayError):
 class ChainVerifier:
     """Follows a chain record by record; sans-IO, in constant memory."""
 
-    def __init__(self, start: AuditHead) -> None:
+    def __init__(self, start: AuditHead, noted: AuditHead | None = None) -> None:
+        """`noted` is a head that the chain is known to have had at some time."""
         self._head = start
+        self._noted = noted
 
     def feed(self, record: ChainedRecord) -> None:
         """Accept the next record; raises AuditTamperedError."""
@@ -46,29 +49,36 @@ class ChainVerifier:
         if chain_hash(self._head.hash, record.record) != record.hash:
             raise AuditTamperedError(f"record {expected} or its hash was changed")
         self._head = AuditHead(expected, record.hash)
+        if self._noted is not None and self._noted.sequence == expected:
+            self._compare(self._noted, self._head)
 
-    def finish(self, head: AuditHead, expected_head: AuditHead | None = None) -> AuditHead:
+    def finish(self, head: AuditHead) -> AuditHead:
         """Return the head if the chain ends there; raises AuditTamperedError."""
         if self._head != head:
             raise AuditTamperedError(
                 f"the log ends at record {self._head.sequence}, its head is {head.sequence}"
             )
-        if expected_head is not None and head != expected_head:
-            raise AuditTamperedError(
-                f"expected the head {expected_head.sequence} {expected_head.hash.hex()}, "
-                f"got {head.sequence} {head.hash.hex()}"
-            )
+        if self._noted is not None and self._noted.sequence > head.sequence:
+            self._compare(self._noted, head)
         return head
 
+    @staticmethod
+    def _compare(noted: AuditHead, found: AuditHead) -> None:
+        if noted != found:
+            raise AuditTamperedError(
+                f"expected the noted head {noted.sequence} {noted.hash.hex()}, "
+                f"got {found.sequence} {found.hash.hex()}"
+            )
 
-def verify_export(lines: Iterable[bytes], *, expected_head: AuditHead | None = None) -> AuditHead:
+
+def verify_export(lines: Iterable[bytes], *, noted: AuditHead | None = None) -> AuditHead:
     """Return the head of an exported log whose every byte is in place.
 
-    `expected_head`, kept elsewhere, also detects a log that was cut short or rewritten together
-    with its head. Raises AuditTamperedError.
+    `noted`, a head of earlier that was kept elsewhere, also detects a log that was cut short or
+    rewritten together with its head. Raises AuditTamperedError.
     """
     stream = iter(lines)
-    verifier = ChainVerifier(_parse_bound("start", next(stream, b"")))
+    verifier = ChainVerifier(_parse_bound("start", next(stream, b"")), noted)
     line = next(stream, b"")
     sequence = 0
     while line.startswith(b'{"hash"'):
@@ -79,24 +89,22 @@ def verify_export(lines: Iterable[bytes], *, expected_head: AuditHead | None = N
     head = _parse_bound("head", line)
     if next(stream, None) is not None:
         raise AuditTamperedError(f"the export goes on behind its head, after record {sequence}")
-    return verifier.finish(head, expected_head)
+    return verifier.finish(head)
 
 
-async def verify_database(
-    database: Database, *, expected_head: AuditHead | None = None
-) -> AuditHead:
-    """Return the head of the log in the database.
+async def verify_database(database: Database, *, noted: AuditHead | None = None) -> AuditHead:
+    """Return the head of the log in the database; `noted` as for verify_export.
 
     Raises AuditTamperedError, AuditUnavailableError (the head's row is gone) and
     StoreUnavailableError.
     """
     start, head = await read_bounds(database, after=0)
-    verifier = ChainVerifier(start)
+    verifier = ChainVerifier(start, noted)
     async for page in read_pages(database, after=-(2**62), until=head.sequence):
         for record in page:
             verifier.feed(record)
     await _nothing_behind(database)
-    return verifier.finish(head, expected_head)
+    return verifier.finish(head)
 
 
 async def _nothing_behind(database: Database) -> None:

@@ -31,7 +31,9 @@ from gateway.cli.output import (
 )
 
 app = typer.Typer(
-    no_args_is_help=True, help="Pack, check, upload, serve and withdraw LoRA adapters."
+    add_completion=False,
+    no_args_is_help=True,
+    help="Pack, check, upload, serve and withdraw LoRA adapters.",
 )
 
 FolderArgument = Annotated[

@@ -17,7 +17,7 @@ from gateway.cli.output import JsonOption, say_record, spinner
 from gateway.cli.serve import load_settings
 from gateway.db.engine import open_database
 
-app = typer.Typer(no_args_is_help=True, help="The tamper-evident audit log.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The tamper-evident audit log.")
 
 
 @app.command()
@@ -56,20 +56,20 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check every record and link; exit code 1 and the first bad record if any byte is off."""
-    expected = _parse_head(expect) if expect else None
+    noted = _parse_head(expect) if expect else None
     with spinner("verifying"):
         if exported is None:
-            head = asyncio.run(_verify_own(expected))
+            head = asyncio.run(_verify_own(noted))
         else:
-            head = verify_export(_lines(exported), expected_head=expected)
+            head = verify_export(_lines(exported), noted=noted)
     record = {"verified": True, "records": head.sequence, "head": head.hash.hex()}
     sentence = f"{head.sequence} records verified.\nHead: {head.sequence}:{head.hash.hex()}"
     say_record(record, as_json=as_json, sentence=sentence)
 
 
-async def _verify_own(expected: AuditHead | None) -> AuditHead:
+async def _verify_own(noted: AuditHead | None) -> AuditHead:
     async with open_database(load_settings().database_url) as database:
-        return await verify_database(database, expected_head=expected)
+        return await verify_database(database, noted=noted)
 
 
 def _open_output(path: Path) -> BinaryIO:

@@ -18,7 +18,9 @@ from gateway.cli.output import JsonOption, say_record, say_rows
 from gateway.tenancy.scopes import Scope
 
 app = typer.Typer(
-    no_args_is_help=True, help="API keys (who may call) and publisher keys (who may sign)."
+    add_completion=False,
+    no_args_is_help=True,
+    help="API keys (who may call) and publisher keys (who may sign).",
 )
 publisher = typer.Typer(
     no_args_is_help=True, help="Publisher keys: whose signature a tenant trusts on its packages."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from adapter_store.errors import AdapterStoreError
-from gateway.cli import adapters, audit, keys, tenants
 from gateway.cli.errors import CliError, ExitCode
 from gateway.cli.output import say_error
 from gateway.errors import (
@@ -31,21 +32,36 @@ allowed; 4 not found; 5 something is away, try again; 130 interrupted.
 """
 
 
+class EntryPointGroup(TyperGroup):
+    """Groups of commands that are entry points, each imported when it is called.
+
+    So the gateway never imports the engine, and no command waits for another's libraries.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return the names of all groups."""
+        return sorted(entry.name for entry in entry_points(group=COMMANDS_GROUP))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Return the group of this name, or None."""
+        for entry in entry_points(group=COMMANDS_GROUP, name=cmd_name):
+            command = typer.main.get_command(entry.load())
+            command.name = cmd_name
+            return command
+        return None
+
+
 def build() -> typer.Typer:
-    """Return the whole command tree; processes add theirs through entry points."""
+    """Return the command tree."""
     app = typer.Typer(
+        cls=EntryPointGroup,
         help=_HELP,
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    app.add_typer(tenants.app, name="tenant")
-    app.add_typer(keys.app, name="key")
-    app.add_typer(adapters.app, name="adapter")
-    app.add_typer(audit.app, name="audit")
-    for entry in sorted(entry_points(group=COMMANDS_GROUP), key=lambda entry: entry.name):
-        app.add_typer(entry.load(), name=entry.name)
+    app.callback()(_no_options_of_its_own)
     return app
 
 
@@ -67,3 +83,7 @@ def _exit_code(error: AdapterStoreError | GatewayError) -> ExitCode:
     if isinstance(error, (StoreUnavailableError, AuditUnavailableError, UpstreamError)):
         return ExitCode.UNAVAILABLE
     return ExitCode.REFUSED
+
+
+def _no_options_of_its_own() -> None:
+    """Make the app a group although no command is registered with it."""

@@ -84,14 +84,16 @@ def spinner(text: str) -> Iterator[None]:
 
 @contextmanager
 def byte_progress(text: str, total: int | None) -> Iterator[ByteProgress]:
-    """Show a bar of bytes done, on the error stream."""
+    """Show a bar of bytes done, on the error stream, if a person is watching."""
+    console = Console(stderr=True)
     progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,
     )
     with progress:
         yield ByteProgress(progress, text, total)

@@ -25,7 +25,7 @@ from gateway.tenancy.key_text import Pepper
 from gateway.tenancy.principal import LOCAL_OPERATOR
 from gateway.tenancy.scopes import Scope
 
-app = typer.Typer(no_args_is_help=True, help="Set up and serve the gateway.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Set up and serve the gateway.")
 
 ADMIN_SCOPES = frozenset({Scope.ADMIN, Scope.AUDIT_READ})
 ADMIN_KEY_DAYS = 365

@@ -9,7 +9,9 @@ import typer
 from gateway.cli.client import DEFAULT_URL, KeyFileOption, UrlOption, open_client
 from gateway.cli.output import JsonOption, say_record, say_rows
 
-app = typer.Typer(no_args_is_help=True, help="Tenants: who may own keys and adapters.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Tenants: who may own keys and adapters."
+)
 
 TenantArgument = Annotated[str, typer.Argument(help="The tenant's id, for example `acme`.")]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     scratch = tmp_path_factory.mktemp("stack")
     model = make_model(scratch / "model")
     # Not under pytest's folder: the path of a socket must be short.
-    with tempfile.TemporaryDirectory(prefix="ts-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="ts-", dir="/tmp") as folder, ExitStack() as clients:
         home = Path(folder) / "home"
         with LocalStack.create(
             home,
@@ -41,10 +43,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         ) as stack:
             stack.start()
             stack.wait_until_ready()
-            deployment = Deployment(stack, model, scratch)
-            for seed, (tenant, adapter) in enumerate(
-                {"acme": "support", "globex": "notes"}.items(), start=1
-            ):
+            deployment = Deployment(stack, model, scratch, secrets.randbelow(2**31), clients)
+            tenants = {"acme": "support", "globex": "notes"}
+            for seed, (tenant, adapter) in enumerate(tenants.items(), start=deployment.seed):
                 folder_of_adapter = make_adapter(model, scratch / tenant, seed=seed)
                 deployment.onboard(tenant, adapter=adapter, adapter_dir=folder_of_adapter)
             yield deployment

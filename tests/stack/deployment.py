@@ -7,6 +7,7 @@ import os
 import subprocess
 import sysconfig
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ class Deployment:
     stack: LocalStack
     model: Path
     scratch: Path
+    seed: int
+    """Of the adapters: theirs alone, so that a search for their weights finds no other run's."""
+    clients: ExitStack
     customers: dict[str, Customer] = field(default_factory=dict)
 
     @property
@@ -111,12 +115,13 @@ class Deployment:
 
     def sdk(self, customer: Customer, *, api_key: str | None = None) -> openai.OpenAI:
         """Return the official client as this customer uses it."""
-        return openai.OpenAI(
+        client = openai.OpenAI(
             base_url=f"{self.stack.base_url}/v1",
             api_key=customer.api_key if api_key is None else api_key,
             max_retries=0,
             timeout=60,
         )
+        return self.clients.enter_context(client)
 
     def http(self, customer: Customer) -> httpx2.Client:
         """Return a plain HTTP client with this customer's key."""

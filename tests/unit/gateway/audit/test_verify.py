@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, update
 
 from gateway.audit.export import export
 from gateway.audit.log import SqlAuditLog
-from gateway.audit.record import EMPTY, AuditHead, chain
+from gateway.audit.record import EMPTY, AuditEvent, AuditHead, AuditKind, chain
 from gateway.audit.verify import AuditTamperedError, verify_database, verify_export
 from gateway.db.engine import Database
 from gateway.db.tables import audit_head, audit_records
@@ -38,8 +38,8 @@ async def test_an_untouched_log_verifies(
 ) -> None:
     head = await audit.head()
     assert head.sequence == RECORDS
-    assert verify_export(lines, expected_head=head) == head
-    assert await verify_database(database, expected_head=head) == head
+    assert verify_export(lines, noted=head) == head
+    assert await verify_database(database, noted=head) == head
 
 
 async def test_an_empty_log_verifies(database: Database) -> None:
@@ -114,8 +114,19 @@ async def test_a_log_that_was_rewritten_with_its_head_needs_a_head_kept_elsewher
         previous = bytes.fromhex(lines[-3][9:73].decode())
         await connection.execute(update(audit_head).values(sequence=RECORDS - 1, hash=previous))
     assert (await verify_database(database)).sequence == RECORDS - 1
-    with pytest.raises(AuditTamperedError, match=f"expected the head {RECORDS}"):
-        await verify_database(database, expected_head=kept)
+    with pytest.raises(AuditTamperedError, match=f"expected the noted head {RECORDS}"):
+        await verify_database(database, noted=kept)
+
+
+async def test_a_log_that_grew_still_holds_every_head_that_it_had(
+    database: Database, audit: SqlAuditLog
+) -> None:
+    kept = await audit.head()
+    await audit.append(AuditEvent(kind=AuditKind.TENANT_CREATED, subject="later"))
+    assert (await verify_database(database, noted=kept)).sequence == kept.sequence + 1
+    forged = AuditHead(kept.sequence, bytes(32))
+    with pytest.raises(AuditTamperedError, match="expected the noted head"):
+        await verify_database(database, noted=forged)
 
 
 async def tampered(database: Database) -> str:
