@@ -35,9 +35,14 @@ class ChainVerifier:
     """Follows a chain record by record; sans-IO, in constant memory."""
 
     def __init__(self, start: AuditHead, noted: AuditHead | None = None) -> None:
-        """`noted` is a head that the chain is known to have had at some time."""
+        """`noted` is a head that the chain is known to have had at some time.
+
+        Raises AuditTamperedError if what begins at `start` cannot contain it.
+        """
         self._head = start
         self._noted = noted
+        if noted is not None and noted.sequence <= start.sequence:
+            self._compare(noted, start)
 
     def feed(self, record: ChainedRecord) -> None:
         """Accept the next record; raises AuditTamperedError."""

@@ -119,14 +119,15 @@ async def test_a_log_that_was_rewritten_with_its_head_needs_a_head_kept_elsewher
 
 
 async def test_a_log_that_grew_still_holds_every_head_that_it_had(
-    database: Database, audit: SqlAuditLog
+    database: Database, audit: SqlAuditLog, lines: list[bytes]
 ) -> None:
     kept = await audit.head()
     await audit.append(AuditEvent(kind=AuditKind.TENANT_CREATED, subject="later"))
     assert (await verify_database(database, noted=kept)).sequence == kept.sequence + 1
-    forged = AuditHead(kept.sequence, bytes(32))
-    with pytest.raises(AuditTamperedError, match="expected the noted head"):
-        await verify_database(database, noted=forged)
+    for sequence in (0, kept.sequence, kept.sequence + 2):
+        forged = AuditHead(sequence, b"\xff" * 32)
+        with pytest.raises(AuditTamperedError, match="expected the noted head"):
+            await verify_database(database, noted=forged)
 
 
 async def tampered(database: Database) -> str:
