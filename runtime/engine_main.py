@@ -8,6 +8,7 @@ from runtime.processes import (
     die_with_parent,
     forbid_core_dumps,
     forked_children_die_with_this_process,
+    group_dies_with_this_process,
 )
 
 PARENT_ID = "TENSAFE_AGENT_PID"
@@ -16,6 +17,7 @@ PARENT_ID = "TENSAFE_AGENT_PID"
 def main() -> None:
     """Serve vLLM with the arguments of the command line, for as long as the agent lives."""
     die_with_parent(int(os.environ[PARENT_ID]))
+    group_dies_with_this_process()
     forked_children_die_with_this_process()
     forbid_core_dumps()
     os.umask(0o077)  # vLLM binds its socket with what the umask leaves

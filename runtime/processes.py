@@ -17,8 +17,7 @@ def die_with_parent(parent_id: int) -> None:
     `parent_id` is the process id that the parent is known to have: if it died before this
     call, nobody would send the signal, so this process ends at once.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    if _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent_id:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -37,6 +36,26 @@ def forked_children_die_with_this_process() -> None:
     os.register_at_fork(before=before, after_in_child=in_child)
 
 
+def group_dies_with_this_process() -> None:
+    """Have a guard kill this process' group when this process has ended, however it ended.
+
+    For children that are started but have not tied themselves to their parent yet: they import
+    for seconds, and then wait for a parent that is no more. Only for the leader of a group.
+    """
+    parent_id = os.getpid()
+    if os.getpgrp() != parent_id or os.fork():
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
+    if os.getppid() == parent_id:
+        signal.sigwait({signal.SIGUSR1})
+    os.killpg(0, signal.SIGKILL)
+
+
 def forbid_core_dumps() -> None:
     """Keep decrypted weights and prompts out of core files, here and in every child."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

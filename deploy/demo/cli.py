@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deploy.demo.onboarding import Tenant
     from deploy.demo.results import Outcome
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ from typing import Final
 from adapter_store.peft.safetensors import parse_header
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  a tmpfs: never written to a disk
+_PREFIX: Final = "tensafe-demo-"
+_LOCK: Final = "lock"  # held for as long as the folder is in use
 _NEEDLE_BYTES: Final = 48
 _SIGTERM_STATUS: Final = 128 + signal.SIGTERM
 
@@ -22,7 +25,7 @@ _SIGTERM_STATUS: Final = 128 + signal.SIGTERM
 @contextmanager
 def home_directory() -> Iterator[Path]:
     """A private folder for one deployment, removed at the end."""
-    with _private_directory(None) as home:
+    with _private_directory(Path(tempfile.gettempdir())) as home:
         yield home
 
 
@@ -30,17 +33,32 @@ def home_directory() -> Iterator[Path]:
 def plaintext_directory() -> Iterator[Path]:
     """A private folder for adapters that are not packed yet: in memory where that is possible."""
     in_memory = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)
-    with _private_directory(_SHARED_MEMORY if in_memory else None) as directory:
+    parent = _SHARED_MEMORY if in_memory else Path(tempfile.gettempdir())
+    with _private_directory(parent) as directory:
         yield directory
 
 
 @contextmanager
-def _private_directory(parent: Path | None) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="tensafe-demo-", dir=parent))
+def _private_directory(parent: Path) -> Iterator[Path]:
+    _remove_abandoned(parent)
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     try:
-        yield directory
+        with (directory / _LOCK).open("xb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield directory
     finally:
         remove_directory(directory)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what a run left behind that was killed before it could: nobody holds its lock."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        try:
+            with (directory / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_directory(directory)
+        except OSError:
+            continue  # in use, just being made, or not ours
 
 
 def remove_directory(directory: Path) -> None:

@@ -188,9 +188,7 @@ def _pack(
 
 def _samples(plaintext: Path) -> list[bytes]:
     """Bytes of every adapter's weights; raises if a search could not find them."""
-    samples = [
-        sample for adapter in sorted(plaintext.iterdir()) for sample in weight_samples(adapter)
-    ]
+    samples = [sample for name in sorted(_ADAPTERS) for sample in weight_samples(plaintext / name)]
     if len(files_with(samples, plaintext)) != len(_ADAPTERS):
         raise CliError("the search for plaintext does not find it where it is", code="bad_search")
     return samples
