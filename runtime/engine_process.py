@@ -196,7 +196,7 @@ def kv_cache_bytes(options: EngineOptions) -> int | None:
 
 
 def cpu_shares(cpus: Sequence[int], workers: int) -> str:
-    """Return the CPUs of each worker as vLLM reads them; by itself it wants a NUMA node for each."""
+    """Return the CPUs of each worker, as vLLM reads them; left to it, each wants a NUMA node."""
     if len(cpus) < workers:
         return "nobind"
     bounds = [len(cpus) * number // workers for number in range(workers + 1)]

@@ -16,7 +16,7 @@ from vllm.lora.utils import is_base_embedding_weights, parse_fine_tuned_lora_nam
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager, WorkerLoRAManager
 
 from runtime.broker.client import BrokerClient
-from runtime.errors import AdapterRefusedError, BrokerError
+from runtime.errors import AdapterRefusedError, BrokerError, BrokerProtocolError
 from runtime.patching import replace
 
 PATH_PREFIX = "/tensafe/"
@@ -110,22 +110,38 @@ class AdapterLoading:
         return remove_adapter
 
     def _load(self, manager: WorkerLoRAManager, lora_request: LoRARequest) -> LoRAModel:
-        with self._broker.take(lora_request.lora_name) as taken:
-            tensors = _read_tensors(str(taken.tensors_path))
-            config = json.loads(taken.config_json)
+        try:
+            config, tensors = self._take(lora_request.lora_name)
+        except BrokerError as error:
+            if not _passes(error):
+                raise
+            # Once more: inside a step, a failure costs the adapter its name.
+            config, tensors = self._take(lora_request.lora_name)
         model = _adapter_from(manager, lora_request, config, tensors)
         if self._in_step and self._confirm_loads:
             self._unconfirmed[lora_request.lora_int_id] = lora_request.lora_name
         return model
 
+    def _take(self, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        with self._broker.take(name) as taken:
+            return json.loads(taken.config_json), _read_tensors(str(taken.tensors_path))
+
     def _mark_failed(self, lora_id: int, name: str, error: Exception) -> None:
         self._failed.add(lora_id)
         reason = error.reason if isinstance(error, AdapterRefusedError) else type(error).__name__
-        _logger.warning("adapter %s failed inside a step: %s", name, reason)
+        unforeseen = error if not isinstance(error, BrokerError) else None
+        _logger.warning("adapter %s failed inside a step: %s", name, reason, exc_info=unforeseen)
         try:
             self._broker.report_failure(name)
         except BrokerError as unreported:
             _logger.warning("the failure could not be reported: %s", unreported.code)
+
+
+def _passes(error: BrokerError) -> bool:
+    """Return whether asking again at once may help; a timeout has cost everybody enough already."""
+    if isinstance(error, AdapterRefusedError):
+        return error.kind == "unavailable"
+    return isinstance(error, BrokerProtocolError)
 
 
 def _read_tensors(path: str) -> dict[str, torch.Tensor]:

@@ -112,7 +112,9 @@ def receive_reply(connection: socket.socket) -> tuple[Reply, int | None]:
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, int | None]:
-    head, files, _flags, _address = socket.recv_fds(connection, _LENGTH.size, 1)
+    head, files, _flags, _address = socket.recv_fds(
+        connection, _LENGTH.size, 1, socket.MSG_CMSG_CLOEXEC
+    )
     file = files[0] if files else None
     try:
         head += _receive_exactly(connection, _LENGTH.size - len(head))
