@@ -55,6 +55,7 @@ async def run_pool(settings: PoolSettings, environ: Mapping[str, str]) -> None:
     Nothing of it is left when this returns: no process, no socket, no decrypted adapter.
     """
     forbid_core_dumps()
+    os.umask(0o077)  # the object store's files get what it leaves
     async with open_pool(settings, environ) as services:
         with _stop_signals() as stopped:
             await _first_to_end(
