@@ -102,3 +102,20 @@ def test_a_descriptor_that_nobody_asked_for_is_closed(
     # End of file: no writer is left, not even the duplicate that was sent.
     assert os.read(read, 1) == b""
     os.close(read)
+
+
+def test_a_peer_that_hangs_up_as_soon_as_it_has_the_message_is_no_error(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    """An empty write after the whole message would find the connection closed."""
+
+    class HangsUp:
+        def sendmsg(self, *message: object) -> int:
+            sent = ends[0].sendmsg(*message)  # type: ignore[arg-type]
+            ends[1].close()
+            return sent
+
+        def sendall(self, data: bytes) -> None:
+            ends[0].sendall(data)
+
+    protocol.send(HangsUp(), protocol.Done())  # type: ignore[arg-type]

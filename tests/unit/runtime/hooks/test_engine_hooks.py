@@ -22,7 +22,12 @@ from runtime.engine_contract import (
     check_engine_contract,
     installed_version,
 )
-from runtime.errors import AdapterRefusedError, BrokerUnavailableError, EngineContractError
+from runtime.errors import (
+    AdapterRefusedError,
+    BrokerProtocolError,
+    BrokerUnavailableError,
+    EngineContractError,
+)
 from runtime.lora_resolver import TenSafeResolver, make_resolve
 from runtime.worker_loading import PATH_PREFIX, AdapterLoading
 
@@ -312,3 +317,28 @@ async def test_a_known_adapter_is_not_prepared_again() -> None:
 
     assert first is second
     assert broker.prepared == [NAME]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (AdapterRefusedError("adapter_evicted", kind="unavailable"), 2),
+        (BrokerProtocolError("the peer hung up"), 2),
+        (AdapterRefusedError("not_active", kind="absent"), 1),
+        (BrokerUnavailableError("too slow"), 1),
+    ],
+)
+def test_only_what_may_pass_at_once_is_asked_for_once_more(error: Exception, attempts: int) -> None:
+    asked: list[str] = []
+
+    class Refusing(FakeBroker):
+        def take(self, name: str) -> Any:
+            asked.append(name)
+            raise error
+
+    lora = LoRARequest(NAME, 1, f"{PATH_PREFIX}{NAME}")
+
+    with pytest.raises(type(error)):
+        loading_with(Refusing())._make_load(None)(FakeManager(), lora)  # type: ignore[arg-type]
+
+    assert asked == [NAME] * attempts
