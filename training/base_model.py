@@ -7,15 +7,12 @@ its recipe and its text, and appears there whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from training.corpus import Corpus, load_corpus
 from training.precision import fastest_dtype
 from training.progress import OnProgress, Progress, ignore_progress
+from training.recipes import Recipe, model_directory
+from training.replicas import Replicas
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -32,87 +31,21 @@ _CHAT_TEMPLATE = (
     BEGIN + "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}" + END
     + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )  # fmt: skip
-_FORMAT = 1  # raise when the code below would make another model from the same recipe
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what the base model will be."""
-
-    name: str
-    vocabulary: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-    context: int  # tokens that the served model can attend to
-    window: int  # tokens in one training sequence
-    batch: int  # sequences in one step
-    steps: int
-    learning_rate: float
-    embedding_rate: float
-    max_seconds: float  # the schedule ends here on a slow machine, however many steps were made
-    seed: int = 20
-
-
-TINY = Recipe(
-    name="tensafe-tiny",
-    vocabulary=768,
-    hidden=128,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    intermediate=320,
-    context=512,
-    window=96,
-    batch=8,
-    steps=90,
-    learning_rate=2e-2,
-    embedding_rate=2e-2,
-    max_seconds=12,
-)
-DEMO = Recipe(
-    name="tensafe-demo",
-    vocabulary=2048,
-    hidden=192,
-    layers=3,
-    heads=3,
-    kv_heads=1,
-    intermediate=512,
-    context=1024,
-    window=128,
-    batch=8,
-    steps=450,
-    learning_rate=2e-2,
-    embedding_rate=2e-2,
-    max_seconds=65,
-)
 
 
 def cached_base_model(
     recipe: Recipe,
     *,
+    corpus: Corpus | None = None,
     environ: Mapping[str, str] = os.environ,
     on_progress: OnProgress = ignore_progress,
 ) -> Path:
-    """The folder of `recipe`'s model, made on the first call and found again afterwards.
-
-    It lives in `$XDG_CACHE_HOME/tensafe/models` (default `~/.cache`).
-    """
-    corpus = load_corpus()
-    identity = json.dumps([_FORMAT, asdict(recipe), corpus.digest], sort_keys=True)
-    name = f"{recipe.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    directory = model_cache(environ) / name
+    """The folder of `recipe`'s model, made on the first call and found again afterwards."""
+    text = corpus or load_corpus()
+    directory = model_directory(recipe, text, environ)
     if not directory.is_dir():
-        make_base_model(directory, recipe, corpus=corpus, on_progress=on_progress)
+        make_base_model(directory, recipe, corpus=text, on_progress=on_progress)
     return directory
-
-
-def model_cache(environ: Mapping[str, str]) -> Path:
-    """Where base models are kept between runs."""
-    cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
-    return Path(cache) / "tensafe" / "models"
 
 
 def make_base_model(
@@ -214,37 +147,40 @@ def _train_model(
 ) -> LlamaForCausalLM:
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(_config(recipe, tokenizer))
-    optimizers = _optimizers(model, recipe)
-    precision = fastest_dtype()
     model.train()
+    cores = len(os.sched_getaffinity(0))
+    optimizers = _optimizers(model, recipe, groups=cores)
     done = 0.0
     started = time.monotonic()
-    for step, batch in enumerate(_batches(stream, recipe)):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * _schedule(done)
-        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            loss = model(input_ids=batch, labels=batch).loss
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        spent = (time.monotonic() - started) / recipe.max_seconds
-        done = max((step + 1) / recipe.steps, spent)
-        on_progress(Progress("training the base model", step + 1, recipe.steps, loss.item()))
-        if done >= 1:
-            break
+    with Replicas(model, count=min(cores, recipe.batch), precision=fastest_dtype()) as replicas:
+        for step, batch in enumerate(_batches(stream, recipe)):
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * _schedule(done)
+            loss = replicas.accumulate(batch)
+            replicas.step(optimizers)
+            spent = (time.monotonic() - started) / recipe.max_seconds
+            done = max((step + 1) / recipe.steps, spent)
+            on_progress(Progress("training the base model", step + 1, recipe.steps, loss))
+            if done >= 1:
+                break
     return model.eval()
 
 
-def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, which learns most per token; AdamW for the rest."""
+def _optimizers(
+    model: LlamaForCausalLM, recipe: Recipe, *, groups: int
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, which learns most per token; AdamW for the rest.
+
+    Muon's work is divided into `groups`, one for each core.
+    """
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if all(p is not m for m in matrices)]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=recipe.embedding_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(matrices[first::groups], lr=recipe.learning_rate, weight_decay=0.01)
+        for first in range(min(groups, len(matrices)))
     ]
+    optimizers.append(torch.optim.AdamW(others, lr=recipe.embedding_rate, betas=(0.9, 0.95)))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -53,6 +53,7 @@ _PACKAGES: Final = "pack, upload, activate"
 _TALK: Final = "both tenants talk at once"
 _ATTACKS: Final = "what must not work"
 _POLL_S: Final = 0.1
+_VANISHING_S: Final = 2.0  # a killed process is there until its parent has taken note
 
 
 def run_demo(model: str | None, steps: Steps, *, keep_running: KeepRunning | None) -> Outcome:
@@ -216,6 +217,9 @@ def _uninterrupted(stop: Callable[[], None]) -> None:
 
 
 def _nothing_left(home: Path, *others: Path) -> Bar:
+    deadline = time.monotonic() + _VANISHING_S
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
     left = [str(path) for path in (home, *others) if path.exists()]
     left += [f"process {number}" for number in processes_of(home)]
     return Bar(

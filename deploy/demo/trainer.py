@@ -56,7 +56,6 @@ def main(job_file: Path, messages: MessageWriter) -> int:
 def _base_model(job: TrainingJob, corpus: Corpus, messages: MessageWriter) -> None:
     directory = Path(job.model_dir)
     if not directory.is_dir():
-        torch.set_num_threads(_cores())
         make_base_model(directory, DEMO, corpus=corpus, on_progress=_reporter("base", messages))
     messages.send(ModelReady())
 

@@ -14,7 +14,7 @@ def test_a_home_too_long_for_unix_sockets_is_refused_before_anything_is_made(
     tmp_path: Path,
 ) -> None:
     home = tmp_path / ("x" * 60)
-    with pytest.raises(StackError, match="too long for Unix sockets.*expected at most 43 bytes"):
+    with pytest.raises(StackError, match=r"too long for Unix sockets.*expected at most 43 bytes"):
         LocalStack.create(home, model="model")
     assert not home.exists()
 

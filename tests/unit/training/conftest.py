@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.base_model import TINY, make_base_model
+from training.base_model import make_base_model
 from training.corpus import Corpus, load_corpus
 from training.dp_sgd import DpSettings, PrivacySpent, train_lora_dp
 from training.likelihood import mean_log_likelihood
 from training.lora import LoraSettings, train_lora
+from training.recipes import TINY
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from training import base_model
-from training.base_model import TINY, cached_base_model, make_base_model, model_cache
+from training.base_model import cached_base_model, make_base_model
 from training.corpus import Corpus
 from training.likelihood import mean_log_likelihood
 from training.progress import Progress
+from training.recipes import TINY, model_cache
 
 SHORT = dataclasses.replace(TINY, steps=2)
 
