@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
+import time
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2), <linux/prctl.h>."""
+
+_TRACKERS_GRACE_S = 2.0
+_POLL_S = 0.05
 
 
 def die_with_parent(parent_id: int) -> None:
@@ -37,19 +42,27 @@ def forked_children_die_with_this_process() -> None:
 
 
 def group_dies_with_this_process() -> None:
-    """Have a guard kill this process' group when this process has ended, however it ended.
+    """Have a guard end this process' group after this process has ended, however it ended.
 
     For children that are started but have not tied themselves to their parent yet: they import
-    for seconds, and then wait for a parent that is no more. Only for the leader of a group.
+    for seconds, and then wait for a parent that is no more. Python's resource trackers, which are
+    of the group too, get a moment to unlink the shared memory of the dead. Only for the leader of
+    a group.
     """
-    parent_id = os.getpid()
-    if os.getpgrp() != parent_id or os.fork():
+    group = os.getpid()
+    if os.getpgrp() != group or os.fork():
         return
+    os.setsid()  # whoever waits for the group to vanish does not wait for the guard
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
-    if os.getppid() == parent_id:
+    if os.getppid() == group:
         signal.sigwait({signal.SIGUSR1})
-    os.killpg(0, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        for _ in range(int(_TRACKERS_GRACE_S / _POLL_S)):
+            os.killpg(group, 0)
+            time.sleep(_POLL_S)
+        os.killpg(group, signal.SIGKILL)
+    os._exit(0)
 
 
 def forbid_core_dumps() -> None:
