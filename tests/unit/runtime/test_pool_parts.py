@@ -176,9 +176,9 @@ forked_children_die_with_this_process()
 if (child := os.fork()) == 0:
     if (grandchild := os.fork()) == 0:
         time.sleep(60)
-    print(grandchild, flush=True)
+    os.write(1, b'%d\\n' % grandchild)
     time.sleep(60)
-print(child, flush=True)
+os.write(1, b'%d\\n' % child)
 time.sleep(60)
 """
 
