@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
@@ -77,7 +77,12 @@ def speaker(
 ) -> Speaker:
     """A tenant ready to talk to the gateway at `base_url`."""
     client = AsyncOpenAI(
-        base_url=f"{base_url}/v1", api_key=tenant.api_key, max_retries=0, timeout=120.0
+        base_url=f"{base_url}/v1",
+        api_key=tenant.api_key,
+        max_retries=0,
+        timeout=120.0,
+        # A proxy of the environment has no business between here and this machine.
+        http_client=DefaultAsyncHttpxClient(trust_env=False),
     )
     return Speaker(tenant, client, texts[:_SAMPLE_TEXTS], question, opening)
 

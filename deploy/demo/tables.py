@@ -40,7 +40,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(_likelihoods(outcome.tenants))
     console.print(_speed(outcome))
     console.print(_bars("Checks", outcome.checks))
-    console.print(_bars("Time", outcome.times))
+    if outcome.times:
+        console.print(_bars("Time", outcome.times))
 
 
 def print_instructions(base_url: str, tenant: Tenant, console: Console) -> None:
