@@ -360,6 +360,25 @@ async def test_prompts_can_be_scored_without_keeping_others_waiting(
     assert len(answer.json()["choices"][0]["prompt_logprobs"]) == len(PROMPT)
 
 
+async def test_many_prompts_scored_at_once_end_no_engine_and_get_the_scores_of_one(
+    pool: PoolProcess, adapters: Adapters
+) -> None:
+    """vLLM itself maps an adapter's rows as if only the last token of each prompt were there."""
+
+    async def score(who: str) -> list[float]:
+        more = {"echo": True, "logprobs": 0}
+        answer = await complete(pool, adapters.model_name(who), LONG_PROMPT, 1, **more)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["choices"][0]["logprobs"]["token_logprobs"][1:-1])
+
+    alone = {who: await score(who) for who in ("base", "a", "b")}
+    together = await asyncio.gather(*(score(who) for who in [*alone, *alone]))
+
+    for who, scores in zip([*alone, *alone], together, strict=True):
+        assert scores == pytest.approx(alone[who], abs=1e-3)
+    assert alone["base"] != pytest.approx(alone["a"], abs=1e-2)
+
+
 async def test_the_control_api_describes_the_pool(pool: PoolProcess, world: HomeWorld) -> None:
     with pool.control as client:
         base = client.get("/control/v1/base-model").json()
