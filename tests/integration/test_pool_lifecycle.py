@@ -101,11 +101,12 @@ def test_a_pool_survives_what_kills_its_parts_and_leaves_nothing_when_it_is_kill
 
         # 1.
         first_engine = pool.tree()
+        worker = pool.find("VLLM::Worker")  # before, for the answer takes less than this
         lines: list[str] = []
         client = threading.Thread(target=stream_a_long_answer, args=(pool, lines))
         client.start()
         wait_for(lambda: bool(lines), timeout_s=30, poll_s=0.01)
-        pool.find("VLLM::Worker").send_signal(signal.SIGSTOP)
+        worker.send_signal(signal.SIGSTOP)
         wait_for(lambda: pool.health()["status"] == "unhealthy", timeout_s=30)
         with pool.engine as http:
             assert http.get("/health").status_code == 200, "vLLM's own health sees nothing"

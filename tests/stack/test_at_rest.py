@@ -12,9 +12,9 @@ from tests.stack.deployment import Deployment
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
-def places(deployment: Deployment) -> list[Path]:
-    """Return every folder that the stack writes to: its home, which holds its temporary files."""
-    return [deployment.stack.home, Path("/dev/shm"), Path("/tmp")]
+def everywhere(needles: list[bytes]) -> list[Path]:
+    """Search wherever anything of the stack writes; its home is in the last of these."""
+    return [path for place in ("/dev/shm", "/tmp") for path in files_with(needles, Path(place))]
 
 
 def test_no_file_has_the_weights_of_an_adapter(deployment: Deployment) -> None:
@@ -22,7 +22,7 @@ def test_no_file_has_the_weights_of_an_adapter(deployment: Deployment) -> None:
         deployment.complete(customer, customer.adapter, [256, 65, 66], 4)
         needles = weight_samples(customer.adapter_dir)
         assert len(needles) > 20
-        found = files_with(needles, places(deployment))
+        found = everywhere(needles)
         assert [path for path in found if not _is_the_publishers(path, deployment)] == []
 
 
@@ -31,19 +31,19 @@ def test_no_file_has_an_api_key_or_the_secret_part_of_one(deployment: Deployment
     for key in keys:
         secret = key.rpartition("_")[2]
         needles = [key.encode(), secret.encode(), secret[:32].encode()]
-        assert files_with(needles, places(deployment)) == []
+        assert everywhere(needles) == []
 
 
 def test_the_search_finds_what_is_there(deployment: Deployment) -> None:
     """The control: the publisher's own folder has the weights, and the search sees them."""
     for customer in deployment.customers.values():
         needles = weight_samples(customer.adapter_dir)
-        found = files_with(needles, [deployment.scratch])
+        found = files_with(needles, deployment.scratch)
         assert found == [customer.adapter_dir / "adapter_model.safetensors"]
     planted = deployment.stack.home / "logs" / "planted.log"
     planted.write_text(f"oops: {deployment.acme.api_key}\n")
     try:
-        assert files_with([deployment.acme.api_key.encode()], places(deployment)) == [planted]
+        assert everywhere([deployment.acme.api_key.encode()]) == [planted]
     finally:
         planted.unlink()
 
