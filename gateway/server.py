@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import signal
 import socket
 import sys
@@ -42,7 +43,6 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 
 _KEEP_ALIVE_S: Final = 75  # nginx' default, so that a proxy in front closes first
 _BACKLOG: Final = 2048
-_SWITCH_INTERVAL_S: Final = 0.0002  # measured with benchmarks.overhead: 4 times the requests/s
 
 
 def run(
@@ -58,6 +58,7 @@ def run(
     listened on.
     """
     configure_logging(settings.log_level)
+    os.umask(0o077)  # what is stored is for this user alone, whatever the folder's own mode
     if uds is not None:
         listener = listen_unix(uds)
     else:

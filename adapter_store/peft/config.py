@@ -44,6 +44,10 @@ _READ_HERE: Final = frozenset(
     }
 )  # fmt: skip
 
+_UNSERVED_MODULES: Final = frozenset({"lm_head"})
+"""Scoring a prompt needs the output head for every row at once, which an adapter on it cannot do:
+vLLM ends (vllm 0.32, LogitsProcessorWithLoRA)."""
+
 
 class AdapterConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an adapter is: a plain LoRA of rank `r`, scaled by `alpha`, on `target_modules`."""
@@ -152,6 +156,11 @@ def _target_modules(members: Mapping[str, Any]) -> tuple[str, ...]:
         raise AdapterConfigError(
             "target_modules", expected=f"1 to {MAX_TARGET_MODULES} names", found=len(set(names))
         )
+    for name in names:
+        if name.rpartition(".")[2] in _UNSERVED_MODULES:
+            raise AdapterConfigError(
+                "target_modules", expected="modules of the layers only", found=shown(name)
+            )
     return tuple(sorted(set(names)))
 
 

@@ -69,6 +69,8 @@ def main() -> None:
     """Run the command line; never shows a traceback for an error that somebody can act on."""
     try:
         build()()
+    except KeyboardInterrupt:  # while a command was being imported
+        sys.exit(ExitCode.INTERRUPTED)
     except CliError as error:
         say_error(str(error), code=error.code)
         sys.exit(error.exit_code)
