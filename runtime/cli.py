@@ -106,6 +106,14 @@ def serve(
         float | None,
         typer.Option(help="Memory for the KV cache. [1 on a CPU]", rich_help_panel=ENGINE),
     ] = None,
+    reserved_cpus: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="CPUs that a CPU engine leaves to the API server, the gateway and the system.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = 1,
     enable_prefix_caching: Annotated[bool, typer.Option(rich_help_panel=ENGINE)] = True,
     enable_chunked_prefill: Annotated[bool, typer.Option(rich_help_panel=ENGINE)] = True,
     start_timeout_s: Annotated[
@@ -153,6 +161,7 @@ def serve(
                 pipeline_parallel_size=pipeline_parallel_size,
                 gpu_memory_utilization=gpu_memory_utilization,
                 kv_cache_gib=kv_cache_gib,
+                reserved_cpus=reserved_cpus,
                 enable_prefix_caching=enable_prefix_caching,
                 enable_chunked_prefill=enable_chunked_prefill,
             ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.lora import model_manager
 from vllm.lora.lora_model import LoRAModel
@@ -82,6 +83,7 @@ EXPECTATIONS = (
     ),
     Expectation(Scheduler, "finish_requests", ("self", "request_ids", "finished_status")),
     Expectation(OpenAIServingModels, "resolve_lora", ("self", "lora_name")),
+    Expectation(SpinCondition, "wait", ("self", "timeout_ms")),
     Expectation(model_manager, "get_supported_lora_modules", ("model",)),
     Expectation(
         lora_ops,

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 from pathlib import Path
 
+from vllm.platforms import current_platform
+
 from runtime.base_rows import install_base_rows
 from runtime.broker.client import BrokerClient
 from runtime.engine_contract import check_engine_contract
+from runtime.idle_waiting import install_idle_waiting
 from runtime.lora_resolver import install_resolver
 from runtime.plugin_names import BROKER_SOCKET, BROKER_TIMEOUT_S, CONFIRM_LOADS
 from runtime.processes import die_with_parent, forked_children_die_with_this_process
@@ -35,6 +38,8 @@ def register() -> None:
     loading = AdapterLoading(broker, confirm_loads=os.environ.get(CONFIRM_LOADS) == "1")
     loading.install()
     install_base_rows()
+    if current_platform.is_cpu():
+        install_idle_waiting()
     install_scored_prompts()
     install_step_failures(loading.failed_in_this_step)
     install_resolver(broker)

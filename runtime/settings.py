@@ -30,6 +30,7 @@ class EngineOptions:
     pipeline_parallel_size: int = 1
     gpu_memory_utilization: float | None = None  # fraction
     kv_cache_gib: float | None = None
+    reserved_cpus: int = 1  # of a CPU engine: left to the API server, the gateway, the system
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     max_num_queued_reqs: int = 1024

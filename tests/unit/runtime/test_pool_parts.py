@@ -101,17 +101,21 @@ def test_the_engine_is_offline_silent_and_given_no_foreign_plugin(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("cpus", "workers", "shares"),
+    ("cpus", "workers", "reserved", "shares"),
     [
-        ([0, 1], 2, "0|1"),
-        ([2, 3, 5, 7, 9], 2, "2,3|5,7,9"),
-        ([0], 2, "nobind"),
+        ([0, 1], 2, 0, "0|1"),
+        ([2, 3, 5, 7, 9], 2, 0, "2,3|5,7,9"),
+        ([2, 3, 5, 7, 9], 2, 1, "2,3|5,7"),
+        ([0, 1], 1, 1, "0"),
+        ([0], 1, 1, "0"),
+        ([0, 1], 2, 1, "0|1"),
+        ([0], 2, 0, "nobind"),
     ],
 )
-def test_workers_share_the_cpus_that_the_pool_may_use(
-    cpus: list[int], workers: int, shares: str
+def test_workers_share_the_cpus_that_the_pool_may_use_and_leave_the_reserved_ones(
+    cpus: list[int], workers: int, reserved: int, shares: str
 ) -> None:
-    assert cpu_shares(cpus, workers) == shares
+    assert cpu_shares(cpus, workers, reserved=reserved) == shares
 
 
 @pytest.mark.parametrize("engine", [{"max_lora_rank": 7}, {"max_loras": 8, "max_cpu_loras": 4}])
