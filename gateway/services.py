@@ -50,6 +50,7 @@ class Services:
     base_model: BaseModelDirectory
     decoder: RequestDecoder
     targets: Targets
+    recorder: Recorder
     proxy: InferenceProxy
     readiness: Readiness
     metrics: Metrics
@@ -116,6 +117,7 @@ async def open_services(settings: GatewaySettings) -> AsyncIterator[Services]:
             base_model=base_model,
             decoder=RequestDecoder(),
             targets=targets,
+            recorder=recorder,
             proxy=InferenceProxy(engine, targets, adapters, permits, recorder, salts),
             readiness=Readiness(database, pool, clock),
             metrics=metrics,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -26,8 +28,8 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = await _read(scope, receive)
-        request = state_of(scope)["services"].decoder.chat(body)
+        async with _refusals_recorded(scope) as services:
+            request = services.decoder.chat(await _read(scope, receive))
         await _generate("chat", "/v1/chat/completions", request, scope, receive, send)
 
 
@@ -36,8 +38,8 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        body = await _read(scope, receive)
-        request = state_of(scope)["services"].decoder.completion(body)
+        async with _refusals_recorded(scope) as services:
+            request = services.decoder.completion(await _read(scope, receive))
         await _generate("completions", "/v1/completions", request, scope, receive, send)
 
 
@@ -72,9 +74,16 @@ routes = [
 ]
 
 
+@asynccontextmanager
+async def _refusals_recorded(scope: Scope) -> AsyncIterator[Services]:
+    """Give the services to a caller that may ask for inference, and record what it is refused."""
+    state = state_of(scope)
+    tenant = state["context"].caller.require_tenant(Permission.INFERENCE)
+    async with state["services"].recorder.refusals(state["context"], tenant):
+        yield state["services"]
+
+
 async def _read(scope: Scope, receive: Receive) -> bytes:
-    """Return the body of a caller that may ask for inference."""
-    state_of(scope)["context"].caller.require_tenant(Permission.INFERENCE)
     require_json(scope)
     return await read_body(receive)
 

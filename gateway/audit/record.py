@@ -26,6 +26,7 @@ class AuditKind(StrEnum):
 
     REQUEST_STARTED = "request.started"
     REQUEST_COMPLETED = "request.completed"
+    REQUEST_REFUSED = "request.refused"  # before it was forwarded
     ADAPTER_UPLOADED = "adapter.uploaded"
     ADAPTER_REFUSED = "adapter.refused"
     ADAPTER_ACTIVATED = "adapter.activated"

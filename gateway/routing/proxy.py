@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,17 +85,19 @@ class InferenceProxy:
         await until_disconnect(receive, send, lambda noting_send: self._serve(call, noting_send))
 
     async def _serve(self, call: Call, send: Send) -> None:
-        # 1. What does the name mean to this tenant?
-        target = await self._targets.resolve(call.tenant, call.request.model)
-        exchange = Exchange(
-            context=call.context,
-            tenant=call.tenant,
-            endpoint=call.endpoint,
-            target=target,
-            tally=Tally(choices_per_prompt=call.request.choices_per_prompt),
-        )
-        # 2. Wait for a turn.
-        async with self._permits.hold():
+        async with AsyncExitStack() as permit:
+            async with self._recorder.refusals(call.context, call.tenant):
+                # 1. What does the name mean to this tenant?
+                target = await self._targets.resolve(call.tenant, call.request.model)
+                # 2. Wait for a turn.
+                await permit.enter_async_context(self._permits.hold())
+            exchange = Exchange(
+                context=call.context,
+                tenant=call.tenant,
+                endpoint=call.endpoint,
+                target=target,
+                tally=Tally(choices_per_prompt=call.request.choices_per_prompt),
+            )
             # 3. No record, no tokens.
             await self._recorder.started(exchange)
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -60,6 +62,26 @@ class Recorder:
         self._audit = audit
         self._metrics = metrics
         self._clock = clock
+
+    @asynccontextmanager
+    async def refusals(self, context: RequestContext, tenant: TenantId) -> AsyncIterator[None]:
+        """Record a request that ends in here, before it is forwarded; its error goes on.
+
+        Raises AuditUnavailableError instead when that cannot be recorded.
+        """
+        try:
+            yield
+        except GatewayError as error:
+            event = AuditEvent(
+                kind=AuditKind.REQUEST_REFUSED,
+                outcome=AuditOutcome.REFUSED,
+                actor=context.caller.key_id,
+                tenant=tenant,
+                request_id=context.request_id,
+                code=error.code,
+            )
+            await self._append(event)
+            raise
 
     async def started(self, exchange: Exchange) -> None:
         """Record that the request is about to be forwarded.

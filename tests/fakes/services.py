@@ -214,6 +214,7 @@ class FakeDomain:
                     base_model=base_model,
                     decoder=RequestDecoder(),
                     targets=targets,
+                    recorder=recorder,
                     proxy=InferenceProxy(engine, targets, self.adapters, permits, recorder, salts),
                     readiness=Readiness(self.database, self.pool, clock),
                     metrics=self.metrics,

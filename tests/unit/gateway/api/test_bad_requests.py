@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.audit.record import AuditKind
 from tests.fakes.services import ACME_KEY, ADMIN_KEY, READER_KEY
 from tests.unit.gateway.api.conftest import Stack
 from tests.unit.gateway.api.test_inference import CHAT, TEXT
@@ -42,6 +43,28 @@ def post(stack: Stack, content: Any, path: str = CHAT_PATH, **headers: str) -> A
 def the_engine_is_not_bothered(stack: Stack) -> Iterator[None]:
     yield
     assert stack.engine.requests == []
+    assert {event.kind for event in stack.domain.audit.events} <= {AuditKind.REQUEST_REFUSED}
+
+
+def test_a_refused_request_is_recorded_once_with_who_asked_and_why(stack: Stack) -> None:
+    error_of(post(stack, b"nonsense"), 400)
+    unknown = json.dumps({**CHAT, "model": "nowhere"}).encode()
+    error_of(post(stack, unknown), 404)
+    first, second = stack.domain.audit.events
+    assert (first.tenant, first.code) == ("acme", "invalid_request")
+    assert (second.tenant, second.code) == ("acme", "model_not_found")
+    assert first.actor == second.actor == "acmekey"
+    assert first.subject is None  # what was asked for is a stranger's text
+
+
+def test_a_refusal_that_cannot_be_recorded_is_no_answer(stack: Stack) -> None:
+    stack.domain.audit.failing.add(AuditKind.REQUEST_REFUSED)
+    assert error_of(post(stack, b"nonsense"), 503)["code"] == "audit_unavailable"
+
+
+def test_who_has_no_key_cannot_make_the_log_grow(stack: Stack) -> None:
+    with stack.client("nobody") as client:
+        assert client.post(CHAT_PATH, json=CHAT).status_code == 401
     assert stack.domain.audit.events == []
 
 
