@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,7 @@ SETTINGS = {"GATEWAY_MAX_PACKAGE_BYTES": str(8 << 20), "GATEWAY_ENVIRONMENT": "t
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A gateway and a pool serving `support` of acme and `notes` of globex."""
+    began_at = time.time() - 1  # the file systems' clocks are coarse
     scratch = tmp_path_factory.mktemp("stack")
     model = make_model(scratch / "model")
     # Not under pytest's folder: the path of a socket must be short.
@@ -43,7 +45,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         ) as stack:
             stack.start()
             stack.wait_until_ready()
-            deployment = Deployment(stack, model, scratch, secrets.randbelow(2**31), clients)
+            deployment = Deployment(
+                stack, model, scratch, secrets.randbelow(2**31), clients, began_at
+            )
             tenants = {"acme": "support", "globex": "notes"}
             for seed, (tenant, adapter) in enumerate(tenants.items(), start=deployment.seed):
                 folder_of_adapter = make_adapter(model, scratch / tenant, seed=seed)

@@ -56,6 +56,8 @@ class Deployment:
     seed: int
     """Of the adapters: theirs alone, so that a search for their weights finds no other run's."""
     clients: ExitStack
+    began_at: float
+    """Before anything of it was written, in seconds since the epoch."""
     customers: dict[str, Customer] = field(default_factory=dict)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,14 @@ from tests.stack.deployment import Deployment
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
-def everywhere(needles: list[bytes]) -> list[Path]:
-    """Search wherever anything of the stack writes; its home is in the last of these."""
-    return [path for place in ("/dev/shm", "/tmp") for path in files_with(needles, Path(place))]
+def everywhere(deployment: Deployment, needles: list[bytes]) -> list[Path]:
+    """Search every file that was written since the deployment began, wherever the stack could."""
+    return [
+        path
+        for place in (Path("/dev/shm"), Path("/tmp"))
+        for path in place.rglob("*")
+        if _written_since(path, deployment.began_at) and _holds(path, needles)
+    ]
 
 
 def test_no_file_has_the_weights_of_an_adapter(deployment: Deployment) -> None:
@@ -22,7 +28,7 @@ def test_no_file_has_the_weights_of_an_adapter(deployment: Deployment) -> None:
         deployment.complete(customer, customer.adapter, [256, 65, 66], 4)
         needles = weight_samples(customer.adapter_dir)
         assert len(needles) > 20
-        found = everywhere(needles)
+        found = everywhere(deployment, needles)
         assert [path for path in found if not _is_the_publishers(path, deployment)] == []
 
 
@@ -31,7 +37,7 @@ def test_no_file_has_an_api_key_or_the_secret_part_of_one(deployment: Deployment
     for key in keys:
         secret = key.rpartition("_")[2]
         needles = [key.encode(), secret.encode(), secret[:32].encode()]
-        assert everywhere(needles) == []
+        assert everywhere(deployment, needles) == []
 
 
 def test_the_search_finds_what_is_there(deployment: Deployment) -> None:
@@ -43,7 +49,7 @@ def test_the_search_finds_what_is_there(deployment: Deployment) -> None:
     planted = deployment.stack.home / "logs" / "planted.log"
     planted.write_text(f"oops: {deployment.acme.api_key}\n")
     try:
-        assert everywhere([deployment.acme.api_key.encode()]) == [planted]
+        assert everywhere(deployment, [deployment.acme.api_key.encode()]) == [planted]
     finally:
         planted.unlink()
 
@@ -73,6 +79,22 @@ def test_no_secret_is_on_any_command_line_or_in_an_environment(deployment: Deplo
         seen += 1
         assert not any(key.encode() in environment + command for key in keys)
     assert seen >= 4  # gateway, agent, API server, engine
+
+
+def _written_since(path: Path, moment: float) -> bool:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False  # gone while we were looking
+    return stat.S_ISREG(status.st_mode) and status.st_mtime >= moment
+
+
+def _holds(path: Path, needles: list[bytes]) -> bool:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return any(needle in content for needle in needles)
 
 
 def _is_the_publishers(path: Path, deployment: Deployment) -> bool:
