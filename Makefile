@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_ARGS ?=
+DEMO_ARGS ?=
 
 .PHONY: demo test check format bench install clean help
 
@@ -30,6 +31,7 @@ format: install
 
 bench: install
 	@$(BIN)/python -m benchmarks.overhead --quick
+	@$(BIN)/python -m benchmarks.audit --quick
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
