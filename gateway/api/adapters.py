@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive
 
+from adapter_store.tssp.format import PACKAGE_MEDIA_TYPE
 from gateway.adapters.models import Adapter
 from gateway.api.context import State
 from gateway.api.requests import (
@@ -24,8 +25,6 @@ from gateway.tenancy.scopes import Scope
 
 UPLOAD_PATH: Final = "/v1/adapters"
 """The one route whose body may be as large as a package."""
-
-PACKAGE_MEDIA_TYPE: Final = "application/vnd.tensafe.tssp"
 
 
 class ActivateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
